@@ -19,51 +19,42 @@ class Sleeper:
             raise RuntimeError("slept badly")
 
 
-def test_no_sleeper_is_woken_early(run, codec):
-    async def scenario():
-        loop = asyncio.get_running_loop()
-        ours, woken = codec.Clock(), asyncio.Queue()
-        times = {Sleeper(woken): loop.time() + delay for delay in (0.0, 0.001, 0.02, 0.021, 0.05, -1.0)}
-        for sleeper, when in times.items():
-            ours.set(loop, when, sleeper)
-        while times:
-            sleeper, time = await woken.get()
-            assert time >= times.pop(sleeper) - 0.001  # uvloop's clock counts milliseconds
-
-    run(scenario())
+async def test_no_sleeper_is_woken_early(codec):
+    loop = asyncio.get_running_loop()
+    ours, woken = codec.Clock(), asyncio.Queue()
+    times = {Sleeper(woken): loop.time() + delay for delay in (0.0, 0.001, 0.02, 0.021, 0.05, -1.0)}
+    for sleeper, when in times.items():
+        ours.set(loop, when, sleeper)
+    while times:
+        sleeper, time = await woken.get()
+        assert time >= times.pop(sleeper) - 0.001  # uvloop's clock counts milliseconds
 
 
-def test_a_dropped_sleeper_is_not_woken(run, codec):
-    async def scenario():
-        loop = asyncio.get_running_loop()
-        ours, woken = codec.Clock(), asyncio.Queue()
-        first, second, third = (Sleeper(woken) for _ in range(3))
-        when = loop.time() + 0.02
-        ticks = [ours.set(loop, when, sleeper) for sleeper in (first, second, third)]
-        ours.drop(ticks[1], second)
-        ours.drop(ticks[1], second)
-        assert {(await woken.get())[0] for _ in range(2)} == {first, third}
-        assert woken.empty()
-        ours.drop(ticks[0], first)
-
-    run(scenario())
+async def test_a_dropped_sleeper_is_not_woken(codec):
+    loop = asyncio.get_running_loop()
+    ours, woken = codec.Clock(), asyncio.Queue()
+    first, second, third = (Sleeper(woken) for _ in range(3))
+    when = loop.time() + 0.02
+    ticks = [ours.set(loop, when, sleeper) for sleeper in (first, second, third)]
+    ours.drop(ticks[1], second)
+    ours.drop(ticks[1], second)
+    assert {(await woken.get())[0] for _ in range(2)} == {first, third}
+    assert woken.empty()
+    ours.drop(ticks[0], first)
 
 
 @pytest.mark.parametrize("failing", [0, 1, 2])
-def test_a_failing_sleeper_does_not_stop_the_others(run, codec, failing):
-    async def scenario():
-        loop = asyncio.get_running_loop()
-        errors = asyncio.Queue()
-        loop.set_exception_handler(lambda _, context: errors.put_nowait(context["exception"]))
-        ours, woken = codec.Clock(), asyncio.Queue()
-        when = loop.time() + 0.02
-        for number in range(3):
-            ours.set(loop, when, Sleeper(woken, fails=number == failing))
-        for _ in range(3):
-            await woken.get()
-        assert str(await errors.get()) == "slept badly"
-
-    run(scenario())
+async def test_a_failing_sleeper_does_not_stop_the_others(codec, failing):
+    loop = asyncio.get_running_loop()
+    errors = asyncio.Queue()
+    loop.set_exception_handler(lambda _, context: errors.put_nowait(context["exception"]))
+    ours, woken = codec.Clock(), asyncio.Queue()
+    when = loop.time() + 0.02
+    for number in range(3):
+        ours.set(loop, when, Sleeper(woken, fails=number == failing))
+    for _ in range(3):
+        await woken.get()
+    assert str(await errors.get()) == "slept badly"
 
 
 class FakeLoop:
@@ -135,108 +126,85 @@ def limit(codec, seconds):
     return codec.Deadline(asyncio.current_task(), codec.Clock(), seconds, asyncio.CancelledError)
 
 
-def test_a_block_in_time_is_not_cancelled(run, codec):
-    async def scenario():
-        for seconds in (60, None, float("inf"), 1e308):
-            with limit(codec, seconds) as nothing:
-                assert nothing is None
-                await asyncio.sleep(0)
-        with pytest.raises(ValueError, match="own"), limit(codec, 60):
-            raise ValueError("own")
-        assert not asyncio.current_task().cancelling()
-
-    run(scenario())
+async def test_a_block_in_time_is_not_cancelled(codec):
+    for seconds in (60, None, float("inf"), 1e308):
+        with limit(codec, seconds) as nothing:
+            assert nothing is None
+            await asyncio.sleep(0)
+    with pytest.raises(ValueError, match="own"), limit(codec, 60):
+        raise ValueError("own")
+    assert not asyncio.current_task().cancelling()
 
 
 @pytest.mark.parametrize("seconds", [0, 0.02])
-def test_a_block_that_takes_too_long_raises_a_timeout(run, codec, seconds):
-    async def scenario():
-        loop = asyncio.get_running_loop()
-        deadline = limit(codec, seconds)
-        with pytest.raises(TimeoutError), deadline:
-            await loop.create_future()
-        assert deadline.expired
-        assert not asyncio.current_task().cancelling()
-
-    run(scenario())
+async def test_a_block_that_takes_too_long_raises_a_timeout(codec, seconds):
+    loop = asyncio.get_running_loop()
+    deadline = limit(codec, seconds)
+    with pytest.raises(TimeoutError), deadline:
+        await loop.create_future()
+    assert deadline.expired
+    assert not asyncio.current_task().cancelling()
 
 
-def test_a_deadline_expires_by_a_call_from_another_thread(run, codec):
-    async def scenario():
-        loop = asyncio.get_running_loop()
-        deadline = limit(codec, None)
-        with pytest.raises(TimeoutError), deadline:
-            threading.Thread(target=deadline.expire).start()
-            await loop.create_future()
-        assert deadline.expired
-        deadline.wake()  # has no effect on the task any more
-        await asyncio.sleep(0)
-
-    run(scenario())
+async def test_a_deadline_expires_by_a_call_from_another_thread(codec):
+    loop = asyncio.get_running_loop()
+    deadline = limit(codec, None)
+    with pytest.raises(TimeoutError), deadline:
+        threading.Thread(target=deadline.expire).start()
+        await loop.create_future()
+    assert deadline.expired
+    deadline.wake()  # has no effect on the task any more
+    await asyncio.sleep(0)
 
 
-def test_a_deadline_that_expires_twice_cancels_once(run, codec):
-    async def scenario():
-        deadline = limit(codec, None)
-        with pytest.raises(TimeoutError), deadline:
-            deadline.expire()
-            deadline.expire()
-            await asyncio.get_running_loop().create_future()
-        assert not asyncio.current_task().cancelling()
-
-    run(scenario())
+async def test_a_deadline_that_expires_twice_cancels_once(codec):
+    deadline = limit(codec, None)
+    with pytest.raises(TimeoutError), deadline:
+        deadline.expire()
+        deadline.expire()
+        await asyncio.get_running_loop().create_future()
+    assert not asyncio.current_task().cancelling()
 
 
-def test_a_clock_keeps_no_deadline_after_its_block(run, codec):
+async def test_a_clock_keeps_no_deadline_after_its_block(codec):
     """A client that receives with a long timeout would accumulate them."""
-
-    async def scenario():
-        deadline = limit(codec, 60)
-        references = sys.getrefcount(deadline)
-        with deadline:
-            assert sys.getrefcount(deadline) > references
-        assert sys.getrefcount(deadline) == references
-
-    run(scenario())
+    deadline = limit(codec, 60)
+    references = sys.getrefcount(deadline)
+    with deadline:
+        assert sys.getrefcount(deadline) > references
+    assert sys.getrefcount(deadline) == references
 
 
-def test_a_cancellation_of_the_task_remains_one(run, codec):
+async def test_a_cancellation_of_the_task_remains_one(codec):
     """Whether it comes before the deadline, or together with it."""
+    loop = asyncio.get_running_loop()
+    for together in (False, True):
+        begun = loop.create_future()
 
-    async def scenario():
-        loop = asyncio.get_running_loop()
-        for together in (False, True):
-            begun = loop.create_future()
-
-            async def block(begun=begun):
-                deadline = limit(codec, 60)
-                with deadline:
-                    begun.set_result(deadline)
-                    await loop.create_future()
-
-            task = asyncio.create_task(block())
-            deadline = await begun
-            if together:
-                deadline.wake()
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-            assert task.cancelled()
-            assert deadline.expired is together
-
-    run(scenario())
-
-
-def test_an_own_error_of_a_late_block_is_raised(run, codec):
-    async def scenario():
-        loop = asyncio.get_running_loop()
-        deadline = limit(codec, 60)
-        with pytest.raises(OSError, match="own"), deadline:
-            deadline.wake()
-            try:
+        async def block(begun=begun):
+            deadline = limit(codec, 60)
+            with deadline:
+                begun.set_result(deadline)
                 await loop.create_future()
-            except asyncio.CancelledError:
-                raise OSError("own") from None
-        assert not asyncio.current_task().cancelling()
 
-    run(scenario())
+        task = asyncio.create_task(block())
+        deadline = await begun
+        if together:
+            deadline.wake()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert task.cancelled()
+        assert deadline.expired is together
+
+
+async def test_an_own_error_of_a_late_block_is_raised(codec):
+    loop = asyncio.get_running_loop()
+    deadline = limit(codec, 60)
+    with pytest.raises(OSError, match="own"), deadline:
+        deadline.wake()
+        try:
+            await loop.create_future()
+        except asyncio.CancelledError:
+            raise OSError("own") from None
+    assert not asyncio.current_task().cancelling()

@@ -52,119 +52,107 @@ async def delivered(inbox, *payloads, opcode=1):
     await asyncio.sleep(0)
 
 
-def test_a_message_may_be_awaited_in_each_way_of_a_coroutine(run, codec):
-    async def scenario():
-        inbox = inbox_of(codec)
+async def test_a_message_may_be_awaited_in_each_way_of_a_coroutine(codec):
+    inbox = inbox_of(codec)
 
-        async def within():
-            return await codec.NextMessage(inbox)
+    async def within():
+        return await codec.NextMessage(inbox)
 
-        def new():
-            return codec.NextMessage(inbox)
+    def new():
+        return codec.NextMessage(inbox)
 
-        assert asyncio.iscoroutine(new())
-        assert not asyncio.isfuture(new())
-        waiting = [asyncio.ensure_future(each) for each in (within(), new(), asyncio.wait_for(new(), 10), new())]
-        both = asyncio.gather(new(), new())
+    assert asyncio.iscoroutine(new())
+    assert not asyncio.isfuture(new())
+    waiting = [asyncio.ensure_future(each) for each in (within(), new(), asyncio.wait_for(new(), 10), new())]
+    both = asyncio.gather(new(), new())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert len(inbox.waiters) == 6
+    await delivered(inbox, *(b"%d" % number for number in range(6)))
+    assert sorted([*await asyncio.gather(*waiting), *await both]) == ["0", "1", "2", "3", "4", "5"]
+    await delivered(inbox, b"\0", opcode=2)
+    message = new()
+    assert await message == b"\0"
+    with pytest.raises(RuntimeError, match="cannot reuse"):
+        await message
+    assert not inbox.waiters
+    assert not inbox.messages
+
+
+async def test_an_awaitable_is_not_used_again_while_the_program_keeps_it(codec):
+    inbox = inbox_of(codec)
+    seen, kept = [], []
+
+    async def receive(keeps):
+        for _ in range(5):
+            if keeps:
+                kept.append(inbox.next(5))
+                seen.append(await kept[-1])
+            else:
+                seen.append(await inbox.next(5))
+
+    for keeps in (False, True, False):
+        task = asyncio.ensure_future(receive(keeps))
         await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        assert len(inbox.waiters) == 6
-        await delivered(inbox, *(b"%d" % number for number in range(6)))
-        assert sorted([*await asyncio.gather(*waiting), *await both]) == ["0", "1", "2", "3", "4", "5"]
-        await delivered(inbox, b"\0", opcode=2)
-        message = new()
-        assert await message == b"\0"
+        for number in range(5):
+            await delivered(inbox, b"%d" % number)
+        await task
+    assert seen == ["0", "1", "2", "3", "4"] * 3
+    assert len({id(message) for message in kept}) == 5
+    for message in kept:
         with pytest.raises(RuntimeError, match="cannot reuse"):
             await message
-        assert not inbox.waiters
-        assert not inbox.messages
-
-    run(scenario())
+    message = inbox.next()
+    assert (message.timeout, message.deadline, message.is_over) == (None, 0, True)
 
 
-def test_an_awaitable_is_not_used_again_while_the_program_keeps_it(run, codec):
-    async def scenario():
-        inbox = inbox_of(codec)
-        seen, kept = [], []
+async def test_a_task_is_stepped_within_the_delivery_and_in_its_own_context(codec):
+    inbox, seen = inbox_of(codec), []
 
-        async def receive(keeps):
-            for _ in range(5):
-                if keeps:
-                    kept.append(inbox.next(5))
-                    seen.append(await kept[-1])
-                else:
-                    seen.append(await inbox.next(5))
+    async def receive():
+        while (message := await codec.NextMessage(inbox)) != "end":
+            seen.append((message, asyncio.current_task() is task))
 
-        for keeps in (False, True, False):
-            task = asyncio.ensure_future(receive(keeps))
-            await asyncio.sleep(0)
-            for number in range(5):
-                await delivered(inbox, b"%d" % number)
-            await task
-        assert seen == ["0", "1", "2", "3", "4"] * 3
-        assert len({id(message) for message in kept}) == 5
-        for message in kept:
-            with pytest.raises(RuntimeError, match="cannot reuse"):
-                await message
-        message = inbox.next()
-        assert (message.timeout, message.deadline, message.is_over) == (None, 0, True)
+    task = asyncio.ensure_future(receive())
+    await asyncio.sleep(0)
 
-    run(scenario())
+    def deliver():
+        inbox.deliver([(1, b"a"), (1, b"b")])
+        assert seen == [("a", True), ("b", True)]
+        assert asyncio.current_task() is None
+        inbox.deliver([(1, b"end")])
+
+    asyncio.get_running_loop().call_soon(deliver)
+    await task
 
 
-def test_a_task_is_stepped_within_the_delivery_and_in_its_own_context(run, codec):
-    async def scenario():
-        inbox, seen = inbox_of(codec), []
-
-        async def receive():
-            while (message := await codec.NextMessage(inbox)) != "end":
-                seen.append((message, asyncio.current_task() is task))
-
-        task = asyncio.ensure_future(receive())
-        await asyncio.sleep(0)
-
-        def deliver():
-            inbox.deliver([(1, b"a"), (1, b"b")])
-            assert seen == [("a", True), ("b", True)]
-            assert asyncio.current_task() is None
-            inbox.deliver([(1, b"end")])
-
-        asyncio.get_running_loop().call_soon(deliver)
-        await task
-
-    run(scenario())
-
-
-def test_a_cancelled_waiter_leaves_the_queue(run, codec):
-    async def scenario():
-        inbox = inbox_of(codec)
-        first, second, third = (codec.NextMessage(inbox, 5) for _ in range(3))
-        tasks = [asyncio.ensure_future(each) for each in (first, second)]
-        await asyncio.sleep(0)
-        assert inbox.calls == [5, 5]
-        assert first.deadline == 1000
-        assert asyncio.isfuture(third.send(None))
-        third.close()
-        tasks[0].cancel("a reason")
-        second.fail(TimeoutError("late"))
-        assert [waiter.is_over for waiter in inbox.waiters] == [True]
-        await delivered(inbox, b"kept")
-        with pytest.raises(asyncio.CancelledError, match="a reason"):
-            await tasks[0]
-        with pytest.raises(TimeoutError, match="late"):
-            await tasks[1]
-        assert await codec.NextMessage(inbox) == "kept"
-        waiter = codec.Waiter(inbox.loop, inbox.waiters)
-        assert asyncio.isfuture(waiter.send(None))
-        with pytest.raises(ZeroDivisionError):
-            waiter.throw(ZeroDivisionError())
-        assert not inbox.waiters
-
-    run(scenario())
+async def test_a_cancelled_waiter_leaves_the_queue(codec):
+    inbox = inbox_of(codec)
+    first, second, third = (codec.NextMessage(inbox, 5) for _ in range(3))
+    tasks = [asyncio.ensure_future(each) for each in (first, second)]
+    await asyncio.sleep(0)
+    assert inbox.calls == [5, 5]
+    assert first.deadline == 1000
+    assert asyncio.isfuture(third.send(None))
+    third.close()
+    tasks[0].cancel("a reason")
+    second.fail(TimeoutError("late"))
+    assert [waiter.is_over for waiter in inbox.waiters] == [True]
+    await delivered(inbox, b"kept")
+    with pytest.raises(asyncio.CancelledError, match="a reason"):
+        await tasks[0]
+    with pytest.raises(TimeoutError, match="late"):
+        await tasks[1]
+    assert await codec.NextMessage(inbox) == "kept"
+    waiter = codec.Waiter(inbox.loop, inbox.waiters)
+    assert asyncio.isfuture(waiter.send(None))
+    with pytest.raises(ZeroDivisionError):
+        waiter.throw(ZeroDivisionError())
+    assert not inbox.waiters
 
 
 @pytest.mark.parametrize("how", ["deliver", "fail"])
-def test_a_waiter_may_be_woken_before_its_task_waits(run, codec, how):
+async def test_a_waiter_may_be_woken_before_its_task_waits(codec, how):
     """The first step of a handler may precede that of its task, which then awaits the handler's future."""
 
     class Handler:
@@ -176,72 +164,63 @@ def test_a_waiter_may_be_woken_before_its_task_waits(run, codec, how):
             yield self.future
             return (yield from self.awaited)
 
-    async def scenario():
-        inbox = inbox_of(codec)
-        message = codec.NextMessage(inbox)
-        waiting = message.send(None)
-        if how == "deliver":
-            await delivered(inbox, b"early")
-        else:
-            message.fail(TimeoutError("late"))
+    inbox = inbox_of(codec)
+    message = codec.NextMessage(inbox)
+    waiting = message.send(None)
+    if how == "deliver":
+        await delivered(inbox, b"early")
+    else:
+        message.fail(TimeoutError("late"))
 
-        async def handler():
-            return await Handler(message, waiting)
+    async def handler():
+        return await Handler(message, waiting)
 
-        task = asyncio.ensure_future(handler())
-        if how == "deliver":
-            assert await task == "early"
-        else:
-            with pytest.raises(TimeoutError, match="late"):
-                await task
-
-    run(scenario())
+    task = asyncio.ensure_future(handler())
+    if how == "deliver":
+        assert await task == "early"
+    else:
+        with pytest.raises(TimeoutError, match="late"):
+            await task
 
 
-def test_a_message_decoded_by_a_thread_is_awaited_and_the_end_raises(run, codec):
-    async def scenario():
-        inbox = inbox_of(codec)
-        inbox.encoded = 0b01000000
-        await delivered(inbox, b"small", b"late", opcode=0b01000001)
-        assert [await codec.NextMessage(inbox) for _ in range(2)] == ["SMALL", "decoded"]
-        await delivered(inbox, b"late", opcode=0b01000001)
-        inbox.thread.clear()
-        task = asyncio.ensure_future(codec.NextMessage(inbox))
-        await asyncio.sleep(0)
-        task.cancel()
-        await asyncio.wait([task])
-        inbox.thread.set()
-        assert await codec.NextMessage(inbox) == "decoded"
-        inbox.has_ended = True
-        for ends, error in (
-            (None, ConnectionClosed),
-            (lambda closed: closed.code == 4001, ConnectionClosed),
-            (lambda closed: closed.code == 4000, StopAsyncIteration),
-        ):
-            with pytest.raises(error):
-                await codec.NextMessage(inbox, None, ends)
-
-    run(scenario())
+async def test_a_message_decoded_by_a_thread_is_awaited_and_the_end_raises(codec):
+    inbox = inbox_of(codec)
+    inbox.encoded = 0b01000000
+    await delivered(inbox, b"small", b"late", opcode=0b01000001)
+    assert [await codec.NextMessage(inbox) for _ in range(2)] == ["SMALL", "decoded"]
+    await delivered(inbox, b"late", opcode=0b01000001)
+    inbox.thread.clear()
+    task = asyncio.ensure_future(codec.NextMessage(inbox))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    inbox.thread.set()
+    assert await codec.NextMessage(inbox) == "decoded"
+    inbox.has_ended = True
+    for ends, error in (
+        (None, ConnectionClosed),
+        (lambda closed: closed.code == 4001, ConnectionClosed),
+        (lambda closed: closed.code == 4000, StopAsyncIteration),
+    ):
+        with pytest.raises(error):
+            await codec.NextMessage(inbox, None, ends)
 
 
 @pytest.mark.parametrize(("most", "most_bytes"), [(4, 1000), (1000, 4)])
-def test_reading_pauses_beyond_the_limits(run, codec, most, most_bytes):
-    async def scenario():
-        inbox = inbox_of(codec, most, most_bytes)
-        await delivered(inbox, b"a", b"b")
-        await delivered(inbox, b"c", b"d")
-        assert inbox.calls == []
-        await delivered(inbox, b"e")
-        assert inbox.calls == ["hold"]
-        taken = [inbox.take() for _ in range(3)]
-        assert taken == [(1, b"a"), (1, b"b"), (1, b"c")]
-        assert inbox.calls == ["hold", "release"]
-        assert (inbox.counted, inbox.waiting_bytes) == (2, 2)
-
-    run(scenario())
+async def test_reading_pauses_beyond_the_limits(codec, most, most_bytes):
+    inbox = inbox_of(codec, most, most_bytes)
+    await delivered(inbox, b"a", b"b")
+    await delivered(inbox, b"c", b"d")
+    assert inbox.calls == []
+    await delivered(inbox, b"e")
+    assert inbox.calls == ["hold"]
+    taken = [inbox.take() for _ in range(3)]
+    assert taken == [(1, b"a"), (1, b"b"), (1, b"c")]
+    assert inbox.calls == ["hold", "release"]
+    assert (inbox.counted, inbox.waiting_bytes) == (2, 2)
 
 
-def test_the_value_at_the_end_of_a_coroutine_is_its_own(run, codec):
+async def test_the_value_at_the_end_of_a_coroutine_is_its_own(codec):
     """The compiled codec reuses the exception of an earlier end, unless other code refers to it."""
 
     def ending(message):
@@ -249,12 +228,9 @@ def test_the_value_at_the_end_of_a_coroutine_is_its_own(run, codec):
             message.send(None)
         return raised.value
 
-    async def scenario():
-        inbox = inbox_of(codec)
-        await delivered(inbox, b"a", b"b", b"c")
-        ends = [ending(codec.NextMessage(inbox)) for _ in range(2)]
-        assert await inbox.next() == "c"
-        await delivered(inbox)
-        assert [end.value for end in ends] == ["a", "b"]
-
-    run(scenario())
+    inbox = inbox_of(codec)
+    await delivered(inbox, b"a", b"b", b"c")
+    ends = [ending(codec.NextMessage(inbox)) for _ in range(2)]
+    assert await inbox.next() == "c"
+    await delivered(inbox)
+    assert [end.value for end in ends] == ["a", "b"]

@@ -30,18 +30,14 @@ def serving_view(serving_asgi, ws):
     return serving_view
 
 
-def test_messages_are_echoed(run, serving_view, dial):
+async def test_messages_are_echoed(serving_view, dial):
     messages = ["text", b"binary", "", b"", "mixed: é ✓ 🦆\0", *map(str, range(500)), "🦆" * 20_000]
-
-    async def scenario():
-        async with serving_view(Echo) as server, dial(server, read_limit=2**20) as peer:
-            assert (await peer.head())[0] == 101
-            peer.send(*messages)
-            assert [await peer.message() for _ in messages] == messages
-            peer.close()
-            await peer.closing()
-
-    run(scenario())
+    async with serving_view(Echo) as server, dial(server, read_limit=2**20) as peer:
+        assert (await peer.head())[0] == 101
+        peer.send(*messages)
+        assert [await peer.message() for _ in messages] == messages
+        peer.close()
+        await peer.closing()
 
 
 @pytest.mark.parametrize(
@@ -49,55 +45,48 @@ def test_messages_are_echoed(run, serving_view, dial):
     [{"path_params": {"room": "lobby"}}, {"url_route": {"args": (), "kwargs": {"room": "lobby"}}}],
     ids=["starlette", "channels"],
 )
-def test_a_view_has_the_request_of_the_scope(run, serving_view, dial, route):
+async def test_a_view_has_the_request_of_the_scope(serving_view, dial, route):
     class View(Echo):
         pass
 
     headers = {"Sec-WebSocket-Protocol": "other, duck", "X-Name": "value", "X-Forwarded-For": "192.0.2.7"}
-
-    async def scenario():
-        async with (
-            serving_view(View, route=route) as server,
-            dial(server, target="/a%20path?q=1", headers=headers) as peer,
-        ):
-            _, fields = await peer.head()
-            assert fields["sec-websocket-protocol"] == "duck"
-            peer.send("hello")
-            assert await peer.message() == "hello"
-            (view,) = View.views
-            assert view.kwargs == {"given": "here", "room": "lobby"}
-            assert view.subprotocol == "duck"
-            request = view.request
-            assert (request.method, request.path, request.query) == ("GET", "/a path", {"q": ["1"]})
-            assert request.get_header("x-name") == "value"
-            assert request.client_address == ("192.0.2.7", 0)
-            assert not request.secure
-            peer.close()
-            await peer.closing()
-
-    run(scenario())
+    async with (
+        serving_view(View, route=route) as server,
+        dial(server, target="/a%20path?q=1", headers=headers) as peer,
+    ):
+        _, fields = await peer.head()
+        assert fields["sec-websocket-protocol"] == "duck"
+        peer.send("hello")
+        assert await peer.message() == "hello"
+        (view,) = View.views
+        assert view.kwargs == {"given": "here", "room": "lobby"}
+        assert view.subprotocol == "duck"
+        request = view.request
+        assert (request.method, request.path, request.query) == ("GET", "/a path", {"q": ["1"]})
+        assert request.get_header("x-name") == "value"
+        assert request.client_address == ("192.0.2.7", 0)
+        assert not request.secure
+        peer.close()
+        await peer.closing()
 
 
-def test_the_view_gets_the_clients_close_frame(run, serving_view, dial, until):
+async def test_the_view_gets_the_clients_close_frame(serving_view, dial, until):
     class View(Echo):
         frame = None
 
         async def on_close(self, frame=None):
             type(self).frame = frame
 
-    async def scenario():
-        async with serving_view(View) as server, dial(server) as peer:
-            await peer.head()
-            peer.close(4000, "enough")
-            assert (await peer.closing())[0] == 4000
-            await until(lambda: View.frame)
-            (view,) = View.views
-            assert (view.close_code, view.close_reason) == (4000, "enough")
-
-    run(scenario())
+    async with serving_view(View) as server, dial(server) as peer:
+        await peer.head()
+        peer.close(4000, "enough")
+        assert (await peer.closing())[0] == 4000
+        await until(lambda: View.frame)
+        (view,) = View.views
+        assert (view.close_code, view.close_reason) == (4000, "enough")
 
 
-def test_the_client_gets_the_views_close_code(run, serving_view, dial, until):
+async def test_the_client_gets_the_views_close_code(serving_view, dial, until):
     class View(Echo):
         closed = False
 
@@ -108,80 +97,65 @@ def test_the_client_gets_the_views_close_code(run, serving_view, dial, until):
         async def on_close(self, frame=None):
             type(self).closed = True
 
-    async def scenario():
-        async with serving_view(View) as server, dial(server) as peer:
-            await peer.head()
-            peer.send("close")
-            assert await peer.message() == "bye"
-            assert await peer.closing() == (4001, "as asked")
-            peer.close(4001)
-            await until(lambda: View.closed)
-            assert View.views[0].close_code == 4001
-
-    run(scenario())
+    async with serving_view(View) as server, dial(server) as peer:
+        await peer.head()
+        peer.send("close")
+        assert await peer.message() == "bye"
+        assert await peer.closing() == (4001, "as asked")
+        peer.close(4001)
+        await until(lambda: View.closed)
+        assert View.views[0].close_code == 4001
 
 
-def test_a_client_that_vanishes_is_1006(run, serving_view, dial, until):
+async def test_a_client_that_vanishes_is_1006(serving_view, dial, until):
     class View(Echo):
         closed: ClassVar[list] = []
 
         async def on_close(self, frame=None):
             self.closed.append(self.close_code)
 
-    async def scenario():
-        async with serving_view(View) as server, dial(server) as peer:
-            await peer.head()
-            peer.send("here")
-            assert await peer.message() == "here"
-            peer.leave()
-            await until(lambda: View.closed)
-
-    run(scenario())
+    async with serving_view(View) as server, dial(server) as peer:
+        await peer.head()
+        peer.send("here")
+        assert await peer.message() == "here"
+        peer.leave()
+        await until(lambda: View.closed)
     assert View.closed[0] in (1005, 1006)  # uvicorn's own protocol reports 1005
 
 
-def test_an_error_in_a_hook_closes_with_1011(run, serving_view, dial, caplog):
+async def test_an_error_in_a_hook_closes_with_1011(serving_view, dial, caplog):
     class View(Echo):
         async def on_receive(self, message, opcode):
             raise ValueError("as the test expects")
 
-    async def scenario():
-        async with serving_view(View) as server, dial(server) as peer:
-            await peer.head()
-            peer.send("now")
-            assert await peer.closing() == (1011, "internal error")
-            peer.close(1011)
-
-    run(scenario())
+    async with serving_view(View) as server, dial(server) as peer:
+        await peer.head()
+        peer.send("now")
+        assert await peer.closing() == (1011, "internal error")
+        peer.close(1011)
     assert "as the test expects" in caplog.text
 
 
-def test_a_message_over_the_limit_closes_with_1009(run, serving_view, dial):
+async def test_a_message_over_the_limit_closes_with_1009(serving_view, dial):
     class View(Echo):
         MAX_FRAME_SIZE = 1000
 
-    async def scenario():
-        async with serving_view(View) as server, dial(server) as peer:
-            await peer.head()
-            peer.send(bytes(1001))
-            assert await peer.closing() == (1009, "message too big")
-            peer.close(1009)
-
-    run(scenario())
+    async with serving_view(View) as server, dial(server) as peer:
+        await peer.head()
+        peer.send(bytes(1001))
+        assert await peer.closing() == (1009, "message too big")
+        peer.close(1009)
 
 
-def test_a_foreign_origin_is_refused_with_the_reason_of_the_view(run, serving_view, dial):
-    async def scenario():
-        async with serving_view(Echo) as server, dial(server, headers={"Origin": "http://example.org"}) as peer:
-            status, headers = await peer.head()
-            assert status == 403
-            body = await peer.reader.readexactly(int(headers["content-length"]))
-            assert body == b"connections from this origin are not allowed\n"
-
-    run(scenario())
+async def test_a_foreign_origin_is_refused_with_the_reason_of_the_view(serving_view, dial):
+    async with serving_view(Echo) as server, dial(server, headers={"Origin": "http://example.org"}) as peer:
+        status, headers = await peer.head()
+        assert status == 403
+        body = await peer.reader.readexactly(int(headers["content-length"]))
+        assert body == b"connections from this origin are not allowed\n"
 
 
-def test_a_client_that_does_not_read_makes_send_wait(run, serving_view, dial):
+async def test_a_client_that_does_not_read_makes_send_wait(serving_view, dial):
     class View(Echo):
         sent = 0
 
@@ -191,52 +165,40 @@ def test_a_client_that_does_not_read_makes_send_wait(run, serving_view, dial):
                 type(self).sent += 1
             await self.send_close()
 
-    async def scenario():
-        async with serving_view(View) as server, dial(server, receive_buffer=4096) as peer:
-            await peer.head()
-            peer.send("flood")
-            before = -1
-            while before != View.sent:
-                before = View.sent
-                await asyncio.sleep(0.1)
-            assert View.sent < 160
-            assert [len(await peer.message()) for _ in range(160)] == [65536] * 160
-            assert await peer.closing() == (1000, "")
-            peer.close()
-
-    run(scenario())
+    async with serving_view(View) as server, dial(server, receive_buffer=4096) as peer:
+        await peer.head()
+        peer.send("flood")
+        before = -1
+        while before != View.sent:
+            before = View.sent
+            await asyncio.sleep(0.1)
+        assert View.sent < 160
+        assert [len(await peer.message()) for _ in range(160)] == [65536] * 160
+        assert await peer.closing() == (1000, "")
+        peer.close()
 
 
-def test_an_error_in_the_init_of_a_view_is_answered_500(run, serving_view, dial, caplog):
+async def test_an_error_in_the_init_of_a_view_is_answered_500(serving_view, dial, caplog):
     class View(Echo):
         def __init__(self, request, **kwargs):
             raise ValueError("as the test expects")
 
-    async def scenario():
-        async with serving_view(View) as server, dial(server) as peer:
-            assert (await peer.head())[0] == 500
-
-    run(scenario())
+    async with serving_view(View) as server, dial(server) as peer:
+        assert (await peer.head())[0] == 500
     assert "as the test expects" in caplog.text
 
 
-def test_a_request_without_upgrade_is_refused(run, serving_view):
-    async def scenario():
-        async with serving_view(Echo) as server:
-            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-            writer.write(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
-            assert (await reader.read()).startswith(b"HTTP/1.1 426 ")
-            writer.close()
-
-    run(scenario())
+async def test_a_request_without_upgrade_is_refused(serving_view):
+    async with serving_view(Echo) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 426 ")
+        writer.close()
 
 
-def test_a_scope_of_another_type_is_an_error(run):
-    async def scenario():
-        with pytest.raises(ValueError, match=r"Echo as an ASGI application.*'lifespan'"):
-            await Echo.as_asgi()({"type": "lifespan"}, None, None)
-
-    run(scenario())
+async def test_a_scope_of_another_type_is_an_error():
+    with pytest.raises(ValueError, match=r"Echo as an ASGI application.*'lifespan'"):
+        await Echo.as_asgi()({"type": "lifespan"}, None, None)
 
 
 def test_a_class_in_place_of_its_application_is_an_error_with_advice():
@@ -267,53 +229,42 @@ async def fragments():
         yield part
 
 
-def test_on_our_protocol_for_uvicorn_a_view_has_the_whole_connection(run, serving_asgi, dial):
-    async def scenario():
-        async with serving_asgi(Talker.as_asgi()) as server, dial(server) as peer:
-            await peer.head()
-            peer.send("ping")
-            assert (await peer.frame()).opcode == OpCode.PING
-            assert await peer.message() == "done"
-            peer.send(Frame(OpCode.TEXT, False, b"in "), Frame(OpCode.CONTINUATION, payload=b"parts"))
-            assert [(await peer.frame()).fin for _ in range(3)] == [False, False, True]
-            closing = asyncio.create_task(server.shut_down())
-            assert await peer.closing() == (1012, "")
-            peer.close(1012)
-            await closing
-
-    run(scenario())
+async def test_on_our_protocol_for_uvicorn_a_view_has_the_whole_connection(serving_asgi, dial):
+    async with serving_asgi(Talker.as_asgi()) as server, dial(server) as peer:
+        await peer.head()
+        peer.send("ping")
+        assert (await peer.frame()).opcode == OpCode.PING
+        assert await peer.message() == "done"
+        peer.send(Frame(OpCode.TEXT, False, b"in "), Frame(OpCode.CONTINUATION, payload=b"parts"))
+        assert [(await peer.frame()).fin for _ in range(3)] == [False, False, True]
+        closing = asyncio.create_task(server.shut_down())
+        assert await peer.closing() == (1012, "")
+        peer.close(1012)
+        await closing
 
 
-def test_a_server_that_shuts_down_does_not_wait_for_clients_for_long(run, serving_asgi, dial, monkeypatch):
+async def test_a_server_that_shuts_down_does_not_wait_for_clients_for_long(serving_asgi, dial, monkeypatch):
     monkeypatch.setattr("duck.contrib.websockets.uvicorn.WebSocketProtocol.SHUTDOWN_TIMEOUT", 0.05)
-
-    async def scenario():
-        async with serving_asgi(Talker.as_asgi()) as server, dial(server) as peer:
-            await peer.head()
-            await server.shut_down()
-            assert await peer.closing() == (1012, "")
-
-    run(scenario())
+    async with serving_asgi(Talker.as_asgi()) as server, dial(server) as peer:
+        await peer.head()
+        await server.shut_down()
+        assert await peer.closing() == (1012, "")
 
 
-def test_missing_features_of_asgi_are_logged_once(run, serving_asgi, dial, caplog):
+async def test_missing_features_of_asgi_are_logged_once(serving_asgi, dial, caplog):
     caplog.set_level(logging.WARNING, "duck.contrib.websockets")
-
-    async def scenario():
-        async with (
-            serving_asgi(Talker.as_asgi(), ws=OTHERS, ws_per_message_deflate=False) as server,
-            dial(server) as peer,
-        ):
-            await peer.head()
-            for _ in range(3):
-                peer.send("ping", "fragments")
-                assert [await peer.message(), await peer.message()] == ["done", "fragments"]
-            peer.send("round trip")
-            assert await peer.message() == "messages of ASGI have no pings: the server sends its own"
-            peer.close()
-            await peer.closing()
-
-    run(scenario())
+    async with (
+        serving_asgi(Talker.as_asgi(), ws=OTHERS, ws_per_message_deflate=False) as server,
+        dial(server) as peer,
+    ):
+        await peer.head()
+        for _ in range(3):
+            peer.send("ping", "fragments")
+            assert [await peer.message(), await peer.message()] == ["done", "fragments"]
+        peer.send("round trip")
+        assert await peer.message() == "messages of ASGI have no pings: the server sends its own"
+        peer.close()
+        await peer.closing()
     first, second = (record.getMessage() for record in caplog.records if record.name == "duck.contrib.websockets")
     assert "Talker on messages of ASGI: a ping is not sent" in first
     assert "a message is gathered from its fragments" in second
@@ -340,8 +291,8 @@ class WhileOpen(Echo):
         self.RECEIVE_TIMEOUT = 0.05
 
 
-def test_the_heartbeat_is_left_to_the_server(run, serving_asgi, dial):
-    async def scenario(View):
+async def test_the_heartbeat_is_left_to_the_server(serving_asgi, dial):
+    async def is_kept(View):
         async with (
             serving_asgi(View.as_asgi(), ws=OTHERS, ws_per_message_deflate=False) as server,
             dial(server) as peer,
@@ -353,10 +304,7 @@ def test_the_heartbeat_is_left_to_the_server(run, serving_asgi, dial):
             peer.close()
             await peer.closing()
 
-    async def each():
-        await asyncio.gather(*map(scenario, [ByClass, ByProperty, ByHandshake, WhileOpen]))
-
-    run(each())
+    await asyncio.gather(*map(is_kept, [ByClass, ByProperty, ByHandshake, WhileOpen]))
 
 
 class Panic(BaseException):
@@ -365,7 +313,7 @@ class Panic(BaseException):
 
 @pytest.mark.parametrize("hook", ["on_open", "on_receive", "on_close", "_receive_loop"])
 @pytest.mark.parametrize("error", [SystemExit, GeneratorExit, Panic])
-def test_a_system_exit_of_a_view_does_not_end_the_server(run, serving_view, dial, until, caplog, hook, error):
+async def test_a_system_exit_of_a_view_does_not_end_the_server(serving_view, dial, until, caplog, hook, error):
     class View(Echo):
         ended = False
 
@@ -378,24 +326,20 @@ def test_a_system_exit_of_a_view_does_not_end_the_server(run, serving_view, dial
 
     setattr(View, hook, fail)
     View.__init_subclass__()
-
-    async def scenario():
-        async with serving_view(View) as server, dial(server) as peer:
-            await peer.head()
-            peer.send("now")
-            if hook == "on_close":
-                assert await peer.message() == "now"
-                peer.close()
-            else:
-                assert await peer.closing() == (1011, "internal error")
-                peer.close(1011)
-            await until(lambda: View.ended)
-
-    run(scenario())
+    async with serving_view(View) as server, dial(server) as peer:
+        await peer.head()
+        peer.send("now")
+        if hook == "on_close":
+            assert await peer.message() == "now"
+            peer.close()
+        else:
+            assert await peer.closing() == (1011, "internal error")
+            peer.close(1011)
+        await until(lambda: View.ended)
     assert "as the test expects" in caplog.text
 
 
-def test_a_view_works_on_a_loop_with_eager_tasks(run, serving_view, dial, eager_tasks):
+async def test_a_view_works_on_a_loop_with_eager_tasks(serving_view, dial, eager_tasks):
     class View(Echo):
         async def on_open(self):
             await asyncio.sleep(0)
@@ -404,17 +348,14 @@ def test_a_view_works_on_a_loop_with_eager_tasks(run, serving_view, dial, eager_
         async def on_receive(self, message, opcode):
             await self.send(await asyncio.create_task(asyncio.sleep(0, message)), opcode)
 
-    async def scenario():
-        loop = asyncio.get_running_loop()
-        loop.set_task_factory(eager_tasks)
-        try:
-            async with serving_view(View) as server, dial(server) as peer:
-                await peer.head()
-                peer.send("one", "two")
-                assert [await peer.message() for _ in range(3)] == ["open", "one", "two"]
-                peer.close()
-                await peer.closing()
-        finally:
-            loop.set_task_factory(None)
-
-    run(scenario())
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(eager_tasks)
+    try:
+        async with serving_view(View) as server, dial(server) as peer:
+            await peer.head()
+            peer.send("one", "two")
+            assert [await peer.message() for _ in range(3)] == ["open", "one", "two"]
+            peer.close()
+            await peer.closing()
+    finally:
+        loop.set_task_factory(None)

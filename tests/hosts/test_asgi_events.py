@@ -28,67 +28,58 @@ class Events:
         self.sent.append(event)
 
 
-def test_the_required_keys_of_scope_and_events_suffice(run):
+async def test_the_required_keys_of_scope_and_events_suffice():
     """No raw path, no client, no code of closing; and `text` and `bytes` both in one event."""
 
     class View(Echo):
         pass
 
-    async def scenario():
-        server = Events(
-            {"type": "websocket.receive", "text": "hello", "bytes": None},
-            {"type": "websocket.receive", "text": None, "bytes": b"hello"},
-            {"type": "websocket.disconnect"},
-        )
-        await View.as_asgi()(server.scope, server.events.get, server.send)
-        assert server.sent == [
-            {"type": "websocket.accept", "subprotocol": None, "headers": []},
-            {"type": "websocket.send", "text": "hello"},
-            {"type": "websocket.send", "bytes": b"hello"},
-        ]
-
-    run(scenario())
+    server = Events(
+        {"type": "websocket.receive", "text": "hello", "bytes": None},
+        {"type": "websocket.receive", "text": None, "bytes": b"hello"},
+        {"type": "websocket.disconnect"},
+    )
+    await View.as_asgi()(server.scope, server.events.get, server.send)
+    assert server.sent == [
+        {"type": "websocket.accept", "subprotocol": None, "headers": []},
+        {"type": "websocket.send", "text": "hello"},
+        {"type": "websocket.send", "bytes": b"hello"},
+    ]
     (view,) = View.views
     assert (view.request.path, view.request.client_address) == ("/é", None)
     assert view.close_code == 1005
 
 
 @pytest.mark.parametrize("version", [None, "2.0", "2.1"])
-def test_a_server_that_ignores_header_fields_of_the_acceptance_is_named_in_the_log(run, caplog, version):
+async def test_a_server_that_ignores_header_fields_of_the_acceptance_is_named_in_the_log(caplog, version):
     """Daphne: its scope names no version of the specification, which means 2.0."""
 
     class Cookie(Echo):
         async def on_handshake(self, handshake):
             handshake.add_header("Set-Cookie", "seen=yes")
 
-    async def scenario():
-        server = Events()
-        server.scope["asgi"] = {"version": "3.0"} if version is None else {"version": "3.0", "spec_version": version}
+    server = Events()
+    server.scope["asgi"] = {"version": "3.0"} if version is None else {"version": "3.0", "spec_version": version}
 
-        async def send(event):
-            await server.send(event)
-            server.events.put_nowait({"type": "websocket.disconnect"})
+    async def send(event):
+        await server.send(event)
+        server.events.put_nowait({"type": "websocket.disconnect"})
 
-        await Cookie.as_asgi()(server.scope, server.events.get, send)
-        assert server.sent[0]["headers"] == [(b"set-cookie", b"seen=yes")]
-
-    run(scenario())
+    await Cookie.as_asgi()(server.scope, server.events.get, send)
+    assert server.sent[0]["headers"] == [(b"set-cookie", b"seen=yes")]
     warned = "the 101 response lacks the header fields Set-Cookie" in caplog.text
     assert warned is (version != "2.1")
 
 
-def test_a_server_that_cannot_send_responses_closes(run):
-    async def scenario():
-        server = Events()
-        server.scope["headers"].append((b"origin", b"http://example.org"))
-        await Echo.as_asgi()(server.scope, server.events.get, server.send)
-        assert server.sent == [{"type": "websocket.close"}]
-
-    run(scenario())
+async def test_a_server_that_cannot_send_responses_closes():
+    server = Events()
+    server.scope["headers"].append((b"origin", b"http://example.org"))
+    await Echo.as_asgi()(server.scope, server.events.get, server.send)
+    assert server.sent == [{"type": "websocket.close"}]
 
 
 @pytest.mark.parametrize("fails", ["receive", "send"])
-def test_an_error_of_the_server_is_the_loss_of_the_client(run, fails):
+async def test_an_error_of_the_server_is_the_loss_of_the_client(fails):
     """Some servers do so when the client is gone."""
 
     class View(Echo):
@@ -100,42 +91,36 @@ def test_an_error_of_the_server_is_the_loss_of_the_client(run, fails):
     async def raising(*_):
         raise ConnectionError("gone")
 
-    async def scenario():
-        server = Events({"type": "websocket.receive", "text": "hello"})
+    server = Events({"type": "websocket.receive", "text": "hello"})
 
-        async def receive():
-            if fails == "receive" and server.events.empty():
-                await raising()
-            return await server.events.get()
+    async def receive():
+        if fails == "receive" and server.events.empty():
+            await raising()
+        return await server.events.get()
 
-        async def send(event):
-            if fails == "send" and event["type"] == "websocket.send":
-                await raising()
-            await server.send(event)
+    async def send(event):
+        if fails == "send" and event["type"] == "websocket.send":
+            await raising()
+        await server.send(event)
 
-        await View.as_asgi()(server.scope, receive, send)
-
-    run(scenario())
+    await View.as_asgi()(server.scope, receive, send)
     assert View.closed == [1006]
 
 
-def test_cancelling_the_application_closes_with_1001(run):
+async def test_cancelling_the_application_closes_with_1001():
     class View(Echo):
         closed: ClassVar[list] = []
 
         async def on_close(self, frame=None):
             self.closed.append(self.close_code)
 
-    async def scenario():
-        server = Events()
-        task = asyncio.create_task(View.as_asgi()(server.scope, server.events.get, server.send))
-        while not View.views:  # noqa: ASYNC110
-            await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    run(scenario())
+    server = Events()
+    task = asyncio.create_task(View.as_asgi()(server.scope, server.events.get, server.send))
+    while not View.views:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
     assert View.closed == [1001]
 
 
@@ -151,41 +136,35 @@ class Closed(Echo):
 
 
 @pytest.mark.parametrize(("payload", "code", "reason"), [(b"\x0f\xa1as asked", 4001, "as asked"), (b"", 1000, "")])
-def test_on_close_has_no_frame_after_a_close_of_the_view(run, payload, code, reason):
+async def test_on_close_has_no_frame_after_a_close_of_the_view(payload, code, reason):
     """An ASGI application is not notified of the client's answer, and cannot close without a code."""
 
     class View(Closed):
         async def on_receive(self, message, opcode):
             await self.send(payload, OpCode.CLOSE)
 
-    async def scenario():
-        server = Events({"type": "websocket.receive", "text": "hello"})
-        await View.as_asgi()(server.scope, server.events.get, server.send)
-        assert server.sent[1:] == [{"type": "websocket.close", "code": code, "reason": reason}]
-
-    run(scenario())
+    server = Events({"type": "websocket.receive", "text": "hello"})
+    await View.as_asgi()(server.scope, server.events.get, server.send)
+    assert server.sent[1:] == [{"type": "websocket.close", "code": code, "reason": reason}]
     assert View.closed == [(None, code if payload else 1005)]
 
 
 @pytest.mark.parametrize("code", [1001, 1005, 1006])
-def test_a_client_that_goes_during_on_handshake_ends_it(run, code):
+async def test_a_client_that_goes_during_on_handshake_ends_it(code):
     class View(Closed):
         HANDSHAKE_TIMEOUT = 600
 
         async def on_handshake(self, handshake):
             await asyncio.Event().wait()
 
-    async def scenario():
-        server = Events({"type": "websocket.disconnect", "code": code})
-        await View.as_asgi()(server.scope, server.events.get, server.send)
-        assert not server.sent
-
-    run(scenario())
+    server = Events({"type": "websocket.disconnect", "code": code})
+    await View.as_asgi()(server.scope, server.events.get, server.send)
+    assert not server.sent
     assert not View.closed
 
 
 @pytest.mark.parametrize("rejected", ["close", "message"])
-def test_an_event_that_the_server_rejects_ends_the_application_with_its_error(run, rejected):
+async def test_an_event_that_the_server_rejects_ends_the_application_with_its_error(rejected):
     """Daphne refuses most close codes, and messages over its limit; it closes when the application fails."""
 
     class View(Closed):
@@ -195,41 +174,35 @@ def test_an_event_that_the_server_rejects_ends_the_application_with_its_error(ru
             else:
                 await self.send_binary(bytes(10))
 
-    async def scenario():
-        server = Events({"type": "websocket.receive", "text": "hello"})
+    server = Events({"type": "websocket.receive", "text": "hello"})
 
-        async def send(event):
-            if event.get("code") == 1008 or event.get("bytes"):
-                raise Exception("the server does not take that")
-            await server.send(event)
+    async def send(event):
+        if event.get("code") == 1008 or event.get("bytes"):
+            raise Exception("the server does not take that")
+        await server.send(event)
 
-        with pytest.raises(Exception, match="the server does not take that"):
-            await View.as_asgi()(server.scope, server.events.get, send)
-
-    run(scenario())
+    with pytest.raises(Exception, match="the server does not take that"):
+        await View.as_asgi()(server.scope, server.events.get, send)
     assert View.closed == [(None, 1008 if rejected == "close" else 1006)]
 
 
-def test_a_lost_client_reported_after_a_failed_send_is_no_error(run):
+async def test_a_lost_client_reported_after_a_failed_send_is_no_error():
     class View(Closed):
         pass
 
-    async def scenario():
-        server = Events({"type": "websocket.receive", "text": "hello"})
+    server = Events({"type": "websocket.receive", "text": "hello"})
 
-        async def send(event):
-            if event["type"] == "websocket.send":
-                server.events.put_nowait({"type": "websocket.disconnect", "code": 1006})
-                raise RuntimeError("closed")
-            await server.send(event)
+    async def send(event):
+        if event["type"] == "websocket.send":
+            server.events.put_nowait({"type": "websocket.disconnect", "code": 1006})
+            raise RuntimeError("closed")
+        await server.send(event)
 
-        await View.as_asgi()(server.scope, server.events.get, send)
-
-    run(scenario())
+    await View.as_asgi()(server.scope, server.events.get, send)
     assert View.closed == [(None, 1006)]
 
 
-def test_an_application_ends_at_the_deadline_though_its_client_reads_nothing(run):
+async def test_an_application_ends_at_the_deadline_though_its_client_reads_nothing():
     class View(Closed):
         CLOSE_TIMEOUT = 0.05
 
@@ -237,16 +210,13 @@ def test_an_application_ends_at_the_deadline_though_its_client_reads_nothing(run
             await self.send(b"never read")
             await self.send_close()
 
-    async def scenario():
-        server = Events({"type": "websocket.receive", "text": "hello"})
+    server = Events({"type": "websocket.receive", "text": "hello"})
 
-        async def send(event):
-            if event["type"] == "websocket.send":
-                await asyncio.Event().wait()
-            await server.send(event)
+    async def send(event):
+        if event["type"] == "websocket.send":
+            await asyncio.Event().wait()
+        await server.send(event)
 
-        await View.as_asgi()(server.scope, server.events.get, send)
-        assert [event["type"] for event in server.sent] == ["websocket.accept"]
-
-    run(scenario())
+    await View.as_asgi()(server.scope, server.events.get, send)
+    assert [event["type"] for event in server.sent] == ["websocket.accept"]
     assert View.closed == [(None, 1000)]

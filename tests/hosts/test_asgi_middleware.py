@@ -69,7 +69,7 @@ async def echoed(peer):
     await peer.closing()
 
 
-def test_changes_of_middleware_in_a_copy_of_the_scope_reach_the_view(run, serving_asgi, dial, ws):
+async def test_changes_of_middleware_in_a_copy_of_the_scope_reach_the_view(serving_asgi, dial, ws):
     class Behind(View):
         pass
 
@@ -81,16 +81,13 @@ def test_changes_of_middleware_in_a_copy_of_the_scope_reach_the_view(run, servin
         scope["headers"] = [(b"X-Added", b"yes"), *(field for field in scope["headers"] if field[0] != b"x-name")]
         scope["user"] = "ducky"
 
-    async def scenario():
-        app = changing(change)(Behind.as_asgi())
-        async with (
-            serving_asgi(app, ws=ws) as server,
-            dial(server, target="/outer?a=1", headers={"X-Name": "value"}) as peer,
-        ):
-            assert (await peer.head())[0] == 101
-            await echoed(peer)
-
-    run(scenario())
+    app = changing(change)(Behind.as_asgi())
+    async with (
+        serving_asgi(app, ws=ws) as server,
+        dial(server, target="/outer?a=1", headers={"X-Name": "value"}) as peer,
+    ):
+        assert (await peer.head())[0] == 101
+        await echoed(peer)
     (view,) = Behind.views
     request = view.request
     assert request.client_address == ("192.0.2.9", 4711)
@@ -103,7 +100,7 @@ def test_changes_of_middleware_in_a_copy_of_the_scope_reach_the_view(run, servin
 
 
 @pytest.mark.parametrize("accepts", [True, False])
-def test_middleware_may_name_the_client_in_a_list(run, serving_asgi, dial, caplog, accepts):
+async def test_middleware_may_name_the_client_in_a_list(serving_asgi, dial, caplog, accepts):
     """The specification has a list; uvicorn's own log takes a tuple."""
     caplog.set_level("INFO", "uvicorn.error")
 
@@ -112,15 +109,12 @@ def test_middleware_may_name_the_client_in_a_list(run, serving_asgi, dial, caplo
         await receive()
         await send({"type": "websocket.accept" if accepts else "websocket.close"})
 
-    async def scenario():
-        async with serving_asgi(app) as server, dial(server, target="/chat") as peer:
-            assert (await peer.head())[0] == (101 if accepts else 403)
-
-    run(scenario())
+    async with serving_asgi(app) as server, dial(server, target="/chat") as peer:
+        assert (await peer.head())[0] == (101 if accepts else 403)
     assert f'192.0.2.9:4711 - "WebSocket /chat" {"[accepted]" if accepts else "403"}' in caplog.messages
 
 
-def test_middleware_may_replace_the_header_fields_in_place(run, serving_asgi, dial, ws):
+async def test_middleware_may_replace_the_header_fields_in_place(serving_asgi, dial, ws):
     class Behind(View):
         pass
 
@@ -128,29 +122,23 @@ def test_middleware_may_replace_the_header_fields_in_place(run, serving_asgi, di
         scope["headers"] = [(b"host", b"inner")]
         await Behind.as_asgi()(scope, receive, send)
 
-    async def scenario():
-        async with serving_asgi(app, ws=ws) as server, dial(server) as peer:
-            assert (await peer.head())[0] == 101
-            await echoed(peer)
-
-    run(scenario())
+    async with serving_asgi(app, ws=ws) as server, dial(server) as peer:
+        assert (await peer.head())[0] == 101
+        await echoed(peer)
     assert Behind.views[0].request.get_header("host") == "inner"
 
 
-def test_a_stopping_server_lets_a_refused_client_read_why(run, serving_asgi, dial):
-    async def scenario():
-        headers = {"Origin": "http://example.org"}
-        async with serving_asgi(View.as_asgi()) as server, dial(server, headers=headers) as peer:
-            assert (await peer.head())[0] == 403
-            (connection,) = server.state.connections
-            connection.shutdown()
-            assert not connection.transport.is_closing()
-            assert await peer.reader.read() == b"connections from this origin are not allowed\n"
-
-    run(scenario())
+async def test_a_stopping_server_lets_a_refused_client_read_why(serving_asgi, dial):
+    headers = {"Origin": "http://example.org"}
+    async with serving_asgi(View.as_asgi()) as server, dial(server, headers=headers) as peer:
+        assert (await peer.head())[0] == 403
+        (connection,) = server.state.connections
+        connection.shutdown()
+        assert not connection.transport.is_closing()
+        assert await peer.reader.read() == b"connections from this origin are not allowed\n"
 
 
-def test_a_stopping_server_drops_a_handshake_between_event_and_response(run, serving_asgi, dial):
+async def test_a_stopping_server_drops_a_handshake_between_event_and_response(serving_asgi, dial):
     """Middleware may run on after it has passed the event on."""
     passed, going_on = asyncio.Event(), asyncio.Event()
 
@@ -162,98 +150,79 @@ def test_a_stopping_server_drops_a_handshake_between_event_and_response(run, ser
 
         await View.as_asgi()(scope, receive, send_slowly)
 
-    async def scenario():
-        async with serving_asgi(app) as server, dial(server) as peer:
-            await passed.wait()
-            stopping = asyncio.create_task(server.shut_down())
-            assert await peer.rest() == []
-            going_on.set()
-            await stopping
-
-    run(scenario())
+    async with serving_asgi(app) as server, dial(server) as peer:
+        await passed.wait()
+        stopping = asyncio.create_task(server.shut_down())
+        assert await peer.rest() == []
+        going_on.set()
+        await stopping
 
 
-def test_there_is_no_scope_on_the_embedded_server(run, connect):
-    async def scenario():
-        async with connect(View) as session:
-            assert session.view.scope is None
-            assert session.view.request.scope is None
-
-    run(scenario())
+async def test_there_is_no_scope_on_the_embedded_server(connect):
+    async with connect(View) as session:
+        assert session.view.scope is None
+        assert session.view.request.scope is None
 
 
-def test_headers_that_middleware_adds_to_the_response_are_sent(run, serving_asgi, dial, ws):
+async def test_headers_that_middleware_adds_to_the_response_are_sent(serving_asgi, dial, ws):
     def change(event):
         if event["type"] == "websocket.accept":
             return {**event, "headers": [*event["headers"], (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")]}
         return event
 
-    async def scenario():
-        async with serving_asgi(sending(change)(View.as_asgi()), ws=ws) as server, dial(server) as peer:
-            head = (await peer.reader.readuntil(b"\r\n\r\n")).lower()
-            assert head.startswith(b"http/1.1 101")
-            assert b"\r\nset-cookie: a=1\r\n" in head
-            assert b"\r\nset-cookie: b=2\r\n" in head
-            await echoed(peer)
-
-    run(scenario())
+    async with serving_asgi(sending(change)(View.as_asgi()), ws=ws) as server, dial(server) as peer:
+        head = (await peer.reader.readuntil(b"\r\n\r\n")).lower()
+        assert head.startswith(b"http/1.1 101")
+        assert b"\r\nset-cookie: a=1\r\n" in head
+        assert b"\r\nset-cookie: b=2\r\n" in head
+        await echoed(peer)
 
 
-def test_headers_that_middleware_adds_to_a_refusal_are_sent(run, serving_asgi, dial, ws):
+async def test_headers_that_middleware_adds_to_a_refusal_are_sent(serving_asgi, dial, ws):
     def change(event):
         if event["type"] == "websocket.http.response.start":
             return {**event, "headers": [*event["headers"], (b"x-reason", b"origin")]}
         return event
 
-    async def scenario():
-        app = sending(change)(View.as_asgi())
-        async with serving_asgi(app, ws=ws) as server, dial(server, headers={"Origin": "http://example.org"}) as peer:
-            status, headers = await peer.head()
-            assert (status, headers["x-reason"]) == (403, "origin")
-            body = await peer.reader.readexactly(int(headers["content-length"]))
-            assert body == b"connections from this origin are not allowed\n"
-            assert await peer.reader.read() == b""
-
-    run(scenario())
+    app = sending(change)(View.as_asgi())
+    async with serving_asgi(app, ws=ws) as server, dial(server, headers={"Origin": "http://example.org"}) as peer:
+        status, headers = await peer.head()
+        assert (status, headers["x-reason"]) == (403, "origin")
+        body = await peer.reader.readexactly(int(headers["content-length"]))
+        assert body == b"connections from this origin are not allowed\n"
+        assert await peer.reader.read() == b""
 
 
-def test_middleware_may_close_instead_of_accepting(run, serving_asgi, dial, ws, log):
+async def test_middleware_may_close_instead_of_accepting(serving_asgi, dial, ws, log):
     class Refused(View):
         pass
 
     def change(event):
         return {"type": "websocket.close"} if event["type"] == "websocket.accept" else event
 
-    async def scenario():
-        async with serving_asgi(sending(change)(Refused.as_asgi()), ws=OURS) as server, dial(server) as peer:
-            assert (await peer.head())[0] == 403
-
-    run(scenario())
+    async with serving_asgi(sending(change)(Refused.as_asgi()), ws=OURS) as server, dial(server) as peer:
+        assert (await peer.head())[0] == 403
     assert Refused.views == []
     assert log() == []
 
 
-def test_a_client_may_leave_during_slow_middleware(run, serving_asgi, dial, log, until):
+async def test_a_client_may_leave_during_slow_middleware(serving_asgi, dial, log, until):
     class Late(View):
         pass
 
     asked, answered = asyncio.Event(), asyncio.Event()
-
-    async def scenario():
-        async with serving_asgi(slow(Late.as_asgi(), asked, answered)) as server:
-            async with dial(server) as peer:
-                await asked.wait()
-                peer.leave()
-                await until(lambda: not server.state.connections)
-            answered.set()
-            await until(lambda: not server.state.tasks)
-
-    run(scenario())
+    async with serving_asgi(slow(Late.as_asgi(), asked, answered)) as server:
+        async with dial(server) as peer:
+            await asked.wait()
+            peer.leave()
+            await until(lambda: not server.state.connections)
+        answered.set()
+        await until(lambda: not server.state.tasks)
     assert Late.views == []
     assert log() == []
 
 
-def test_subprotocols_are_taken_from_the_scope(run, serving_asgi, dial, ws):
+async def test_subprotocols_are_taken_from_the_scope(serving_asgi, dial, ws):
     """Some servers remove the header, or have none."""
 
     class Spoken(View):
@@ -263,15 +232,12 @@ def test_subprotocols_are_taken_from_the_scope(run, serving_asgi, dial, ws):
         assert scope["subprotocols"] == ["other", "duck"]
         scope["headers"] = [field for field in scope["headers"] if field[0] != b"sec-websocket-protocol"]
 
-    async def scenario():
-        app = changing(change)(Spoken.as_asgi())
-        headers = {"Sec-WebSocket-Protocol": "other, duck"}
-        async with serving_asgi(app, ws=ws) as server, dial(server, headers=headers) as peer:
-            _, fields = await peer.head()
-            assert fields["sec-websocket-protocol"] == "duck"
-            await echoed(peer)
-
-    run(scenario())
+    app = changing(change)(Spoken.as_asgi())
+    headers = {"Sec-WebSocket-Protocol": "other, duck"}
+    async with serving_asgi(app, ws=ws) as server, dial(server, headers=headers) as peer:
+        _, fields = await peer.head()
+        assert fields["sec-websocket-protocol"] == "duck"
+        await echoed(peer)
     assert Spoken.views[0].subprotocol == "duck"
 
 
@@ -282,87 +248,70 @@ def test_subprotocols_are_taken_from_the_scope(run, serving_asgi, dial, ws):
     ("headers", "expected"),
     [({}, 101), ({"Origin": "http://example.org"}, 403), ({"Sec-WebSocket-Version": "12"}, 426)],
 )
-def test_headers_of_the_server_are_sent(run, serving_asgi, dial, headers, expected):
+async def test_headers_of_the_server_are_sent(serving_asgi, dial, headers, expected):
     of_server = {"server": "uvicorn", "date": "today", "x-set": "by an option"}
-
-    async def scenario():
-        async with serving_asgi(View.as_asgi()) as server:
-            server.state.default_headers = [(name.encode(), value.encode()) for name, value in of_server.items()]
-            async with dial(server, headers=headers) as peer:
-                status, fields = await peer.head()
-                assert status == expected
-                assert fields.items() >= of_server.items()
-                if status == 101:
-                    await echoed(peer)
-
-    run(scenario())
+    async with serving_asgi(View.as_asgi()) as server:
+        server.state.default_headers = [(name.encode(), value.encode()) for name, value in of_server.items()]
+        async with dial(server, headers=headers) as peer:
+            status, fields = await peer.head()
+            assert status == expected
+            assert fields.items() >= of_server.items()
+            if status == 101:
+                await echoed(peer)
 
 
 @pytest.mark.parametrize(("own", "of_server"), [(1000, 2000), (2000, 1000), (None, 1000)])
-def test_the_smaller_of_two_limits_holds(run, serving_asgi, dial, own, of_server):
+async def test_the_smaller_of_two_limits_holds(serving_asgi, dial, own, of_server):
     class Limited(View):
         MAX_FRAME_SIZE = own
 
-    async def scenario():
-        async with serving_asgi(Limited.as_asgi(), ws_max_size=of_server) as server, dial(server) as peer:
-            await peer.head()
-            peer.send(bytes(1000))
-            assert await peer.message() == bytes(1000)
-            peer.send(bytes(1001))
-            assert await peer.closing() == (1009, "message too big")
-            peer.close(1009)
-
-    run(scenario())
+    async with serving_asgi(Limited.as_asgi(), ws_max_size=of_server) as server, dial(server) as peer:
+        await peer.head()
+        peer.send(bytes(1000))
+        assert await peer.message() == bytes(1000)
+        peer.send(bytes(1001))
+        assert await peer.closing() == (1009, "message too big")
+        peer.close(1009)
 
 
 @pytest.mark.parametrize(("own", "of_server"), [(0.05, 20), (20, 0.05), (None, 0.05), (0.05, None)])
-def test_the_shorter_of_two_intervals_holds(run, serving_asgi, dial, own, of_server):
+async def test_the_shorter_of_two_intervals_holds(serving_asgi, dial, own, of_server):
     class Pinging(View):
         PING_INTERVAL = own
 
-    async def scenario():
-        async with serving_asgi(Pinging.as_asgi(), ws_ping_interval=of_server) as server, dial(server) as peer:
-            await peer.head()
-            assert (await peer.frame()).opcode == 9
-            peer.close()
-            await peer.closing()
-
-    run(scenario())
+    async with serving_asgi(Pinging.as_asgi(), ws_ping_interval=of_server) as server, dial(server) as peer:
+        await peer.head()
+        assert (await peer.frame()).opcode == 9
+        peer.close()
+        await peer.closing()
 
 
 @pytest.mark.parametrize("name", ["MAX_FRAME_SIZE", "PING_INTERVAL", "PONG_TIMEOUT", "COMPRESSION"])
-def test_a_setting_that_is_a_property_decides_alone(run, serving_asgi, dial, name):
+async def test_a_setting_that_is_a_property_decides_alone(serving_asgi, dial, name):
     Computed = type("Computed", (View,), {name: property(lambda self: 500 if name != "COMPRESSION" else True)})
     options = {"ws_max_size": 100, "ws_ping_interval": 100, "ws_ping_timeout": 100, "ws_per_message_deflate": False}
-
-    async def scenario():
-        headers = {"Sec-WebSocket-Extensions": "permessage-deflate"}
-        async with serving_asgi(Computed.as_asgi(), **options) as server, dial(server, headers=headers) as peer:
-            status, fields = await peer.head()
-            assert status == 101
-            assert ("sec-websocket-extensions" in fields) is (name == "COMPRESSION")
-            peer.send(bytes(500 if name == "MAX_FRAME_SIZE" else 100))
-            await peer.frame()
-            peer.close()
-            await peer.closing()
-
-    run(scenario())
+    headers = {"Sec-WebSocket-Extensions": "permessage-deflate"}
+    async with serving_asgi(Computed.as_asgi(), **options) as server, dial(server, headers=headers) as peer:
+        status, fields = await peer.head()
+        assert status == 101
+        assert ("sec-websocket-extensions" in fields) is (name == "COMPRESSION")
+        peer.send(bytes(500 if name == "MAX_FRAME_SIZE" else 100))
+        await peer.frame()
+        peer.close()
+        await peer.closing()
 
 
 @pytest.mark.parametrize("compressing", [True, False])
-def test_compression_follows_the_setting_of_the_server(run, serving_asgi, dial, compressing):
-    async def scenario():
-        headers = {"Sec-WebSocket-Extensions": "permessage-deflate"}
-        async with (
-            serving_asgi(View.as_asgi(), ws_per_message_deflate=compressing) as server,
-            dial(server, headers=headers) as peer,
-        ):
-            _, fields = await peer.head()
-            assert ("sec-websocket-extensions" in fields) is compressing
-            peer.close()
-            await peer.closing()
-
-    run(scenario())
+async def test_compression_follows_the_setting_of_the_server(serving_asgi, dial, compressing):
+    headers = {"Sec-WebSocket-Extensions": "permessage-deflate"}
+    async with (
+        serving_asgi(View.as_asgi(), ws_per_message_deflate=compressing) as server,
+        dial(server, headers=headers) as peer,
+    ):
+        _, fields = await peer.head()
+        assert ("sec-websocket-extensions" in fields) is compressing
+        peer.close()
+        await peer.closing()
 
 
 # A view that answers in its own way
@@ -376,69 +325,56 @@ def test_compression_follows_the_setting_of_the_server(run, serving_asgi, dial, 
         (None, 500, b"internal server error\n"),
     ],
 )
-def test_a_run_without_a_handshake_is_answered(run, serving_asgi, dial, ws, log, result, status, body):
+async def test_a_run_without_a_handshake_is_answered(serving_asgi, dial, ws, log, result, status, body):
     class Silent(WebSocketView):
         async def run(self, *args, **kwargs):
             return result
 
-    async def scenario():
-        async with serving_asgi(Silent.as_asgi(), ws=ws) as server, dial(server) as peer:
-            found, headers = await peer.head()
-            assert found == status
-            if status != 204:
-                assert headers["content-length"] == str(len(body))
-            elif ws == OURS:
-                assert "content-length" not in headers
-            assert await peer.reader.read() == body
-
-    run(scenario())
+    async with serving_asgi(Silent.as_asgi(), ws=ws) as server, dial(server) as peer:
+        found, headers = await peer.head()
+        assert found == status
+        if status != 204:
+            assert headers["content-length"] == str(len(body))
+        elif ws == OURS:
+            assert "content-length" not in headers
+        assert await peer.reader.read() == body
     words = "Silent.run() sent no response: call super().run(), or return a HttpResponse"
     assert [entry.message.partition(" /': ")[2] for entry in log()] == ([] if result else [words])
 
 
-def test_a_view_that_answers_nothing_is_answered_500(run, serving_asgi, dial, ws):
+async def test_a_view_that_answers_nothing_is_answered_500(serving_asgi, dial, ws):
     class Silent(WebSocketView):
         async def initiate_upgrade_to_ws(self):
             return False
 
-    async def scenario():
-        async with serving_asgi(Silent.as_asgi(), ws=ws) as server, dial(server) as peer:
-            assert (await peer.head())[0] == 500
-
-    run(scenario())
+    async with serving_asgi(Silent.as_asgi(), ws=ws) as server, dial(server) as peer:
+        assert (await peer.head())[0] == 500
 
 
-def test_messages_during_slow_middleware_are_kept(run, serving_asgi, dial, ws):
+async def test_messages_during_slow_middleware_are_kept(serving_asgi, dial, ws):
     asked, answered = asyncio.Event(), asyncio.Event()
-
-    async def scenario():
-        async with serving_asgi(slow(View.as_asgi(), asked, answered), ws=ws) as server, dial(server) as peer:
-            messages = [f"message {number}" for number in range(5000)]  # more than is kept
-            await asked.wait()  # because uvicorn drops bytes that arrive together with the request
-            peer.send(*messages)
-            await asyncio.sleep(0.05)
-            answered.set()
-            assert (await peer.head())[0] == 101
-            assert [await peer.message() for _ in messages] == messages
-            peer.close()
-            await peer.closing()
-
-    run(scenario())
+    async with serving_asgi(slow(View.as_asgi(), asked, answered), ws=ws) as server, dial(server) as peer:
+        messages = [f"message {number}" for number in range(5000)]  # more than is kept
+        await asked.wait()  # because uvicorn drops bytes that arrive together with the request
+        peer.send(*messages)
+        await asyncio.sleep(0.05)
+        answered.set()
+        assert (await peer.head())[0] == 101
+        assert [await peer.message() for _ in messages] == messages
+        peer.close()
+        await peer.closing()
 
 
 @pytest.mark.parametrize("error", [None, ValueError("as the test expects")], ids=["returns", "fails"])
-def test_a_run_that_leaves_the_connection_open_closes_with_1011(run, serving_asgi, dial, ws, caplog, error):
+async def test_a_run_that_leaves_the_connection_open_closes_with_1011(serving_asgi, dial, ws, caplog, error):
     class Leaving(WebSocketView):
         async def run(self, *args, **kwargs):
             await self.initiate_upgrade_to_ws()
             if error is not None:
                 raise error
 
-    async def scenario():
-        async with serving_asgi(Leaving.as_asgi(), ws=ws) as server, dial(server) as peer:
-            assert (await peer.head())[0] == 101
-            assert (await peer.closing())[0] == 1011
-            peer.close(1011)
-
-    run(scenario())
+    async with serving_asgi(Leaving.as_asgi(), ws=ws) as server, dial(server) as peer:
+        assert (await peer.head())[0] == 101
+        assert (await peer.closing())[0] == 1011
+        peer.close(1011)
     assert ("as the test expects" if error else "Leaving.run() left the connection open") in caplog.text

@@ -138,54 +138,39 @@ def announcing(first, length):
 
 
 @pytest.mark.parametrize("character", ["\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x00", "\x7f"])
-def test_control_characters_in_a_header_are_refused(run, http_host, dial, character):
+async def test_control_characters_in_a_header_are_refused(http_host, dial, character):
     """daphne: some separate lines for one parser and not for another."""
-
-    async def scenario():
-        async with http_host.serve() as server:
-            async with dial(server, headers={"X-Odd": f"a{character}Origin: b"}) as peer:
-                assert (await peer.head())[0] == 400
-            await still_serves(server, dial)
-
-    run(scenario())
+    async with http_host.serve() as server:
+        async with dial(server, headers={"X-Odd": f"a{character}Origin: b"}) as peer:
+            assert (await peer.head())[0] == 400
+        await still_serves(server, dial)
 
 
 @pytest.mark.parametrize("target", ["http://[/", "/\x80"])
-def test_a_target_that_is_no_url_is_refused(run, http_host, dial, target):
-    async def scenario():
-        async with http_host.serve() as server:
-            async with dial(server, target=target) as peer:
-                assert (await peer.head())[0] == 400
-            await still_serves(server, dial)
-
-    run(scenario())
+async def test_a_target_that_is_no_url_is_refused(http_host, dial, target):
+    async with http_host.serve() as server:
+        async with dial(server, target=target) as peer:
+            assert (await peer.head())[0] == 400
+        await still_serves(server, dial)
 
 
-def test_ten_thousand_headers_do_not_end_the_server(run, http_host, dial):
+async def test_ten_thousand_headers_do_not_end_the_server(http_host, dial):
     """ws: they ended the process. uvicorn sets the limit of their number itself."""
-
-    async def scenario():
-        async with http_host.serve() as server:
-            async with dial(server, headers={f"X-{i}": "x" for i in range(10_000)}) as peer:
-                status = (await peer.head())[0]
-                assert status == 431 if http_host.kind == EMBEDDED else status in (101, 400)
-            await still_serves(server, dial)
-
-    run(scenario())
+    async with http_host.serve() as server:
+        async with dial(server, headers={f"X-{i}": "x" for i in range(10_000)}) as peer:
+            status = (await peer.head())[0]
+            assert status == 431 if http_host.kind == EMBEDDED else status in (101, 400)
+        await still_serves(server, dial)
 
 
 @pytest.mark.parametrize("case", LONG)
-def test_long_headers_take_linear_time(run, http_host, dial, case):
+async def test_long_headers_take_linear_time(http_host, dial, case):
     """ws, websocket-extensions: an expression took exponential time (ReDoS)."""
     name, value = LONG[case]
-
-    async def scenario():
-        async with http_host.serve() as server:
-            async with dial(server, headers={name: value}) as peer:
-                assert (await peer.head())[0] in (101, 400, 404, 431)
-            await still_serves(server, dial)
-
-    run(scenario())
+    async with http_host.serve() as server:
+        async with dial(server, headers={name: value}) as peer:
+            assert (await peer.head())[0] in (101, 400, 404, 431)
+        await still_serves(server, dial)
 
 
 @pytest.mark.parametrize(
@@ -197,28 +182,20 @@ def test_long_headers_take_linear_time(run, http_host, dial, case):
         ("Upgrade", "notupgrade", False),
     ],
 )
-def test_tokens_are_compared_whole(run, http_host, dial, name, value, accepted):
+async def test_tokens_are_compared_whole(http_host, dial, name, value, accepted):
     """aiohttp: a name that contained the right one was taken for it."""
-
-    async def scenario():
-        async with http_host.serve() as server, dial(server, headers={name: value}) as peer:
-            status = (await peer.head())[0]
-            assert status == 101 if accepted else status in (400, 404, 426)
-
-    run(scenario())
+    async with http_host.serve() as server, dial(server, headers={name: value}) as peer:
+        status = (await peer.head())[0]
+        assert status == 101 if accepted else status in (400, 404, 426)
 
 
-def test_bytes_beyond_ascii_in_a_header_are_accepted(run, http_host, dial):
+async def test_bytes_beyond_ascii_in_a_header_are_accepted(http_host, dial):
     """Such bytes are opaque (RFC 9110, section 5.5), and must not look like the end of a line."""
-
-    async def scenario():
-        async with http_host.serve() as server:
-            for value in ("city=Łódź", "price=5€", "a\x85Origin: b"):
-                encoded = value.encode().decode("latin-1")
-                async with dial(server, headers={"Cookie": encoded}) as peer:
-                    assert (await peer.head())[0] == 101
-
-    run(scenario())
+    async with http_host.serve() as server:
+        for value in ("city=Łódź", "price=5€", "a\x85Origin: b"):
+            encoded = value.encode().decode("latin-1")
+            async with dial(server, headers={"Cookie": encoded}) as peer:
+                assert (await peer.head())[0] == 101
 
 
 @pytest.mark.parametrize(
@@ -231,35 +208,27 @@ def test_bytes_beyond_ascii_in_a_header_are_accepted(run, http_host, dial):
         (("Content-Length", "0"), b"", True),
     ],
 )
-def test_an_upgrade_request_with_a_body_is_refused(run, http_host, dial, header, body, accepted):
+async def test_an_upgrade_request_with_a_body_is_refused(http_host, dial, header, body, accepted):
     """A server that switches protocols before the body has ended (RFC 9110, section 7.8) reads it as frames."""
-
-    async def scenario():
-        async with http_host.serve() as server:
-            async with dial(server, headers=dict([header]), behind=body) as peer:
-                assert (await peer.head())[0] == (101 if accepted else 400)
-            await still_serves(server, dial)
-
-    run(scenario())
+    async with http_host.serve() as server:
+        async with dial(server, headers=dict([header]), behind=body) as peer:
+            assert (await peer.head())[0] == (101 if accepted else 400)
+        await still_serves(server, dial)
 
 
 @pytest.mark.parametrize("size", [10, 3 * MIB])
-def test_bytes_behind_a_refused_request_are_discarded(run, http_host, dial, size):
+async def test_bytes_behind_a_refused_request_are_discarded(http_host, dial, size):
     """aiohttp: they were taken for another request, or destroyed the answer on its way."""
-
-    async def scenario():
-        async with http_host.serve() as server:
-            async with dial(server, headers={"Sec-WebSocket-Version": "12"}, behind=b"x" * size) as peer:
-                status, headers = await peer.head()
-                assert (status, headers["sec-websocket-version"], headers["connection"]) == (
-                    426,
-                    "13",
-                    "Upgrade, close",
-                )
-                assert len(await peer.reader.read()) == int(headers["content-length"])
-            await still_serves(server, dial)
-
-    run(scenario())
+    async with http_host.serve() as server:
+        async with dial(server, headers={"Sec-WebSocket-Version": "12"}, behind=b"x" * size) as peer:
+            status, headers = await peer.head()
+            assert (status, headers["sec-websocket-version"], headers["connection"]) == (
+                426,
+                "13",
+                "Upgrade, close",
+            )
+            assert len(await peer.reader.read()) == int(headers["content-length"])
+        await still_serves(server, dial)
 
 
 # Frames
@@ -284,211 +253,160 @@ BREACHES = {
 }
 
 
-def test_a_breach_is_answered_with_its_code_though_more_bytes_follow(run, host, dial):
+async def test_a_breach_is_answered_with_its_code_though_more_bytes_follow(host, dial):
     """The sender can read the reason, even if it continues to send; no message of it is handled."""
+    async with host.serve(max_size=10_000) as server:
 
-    async def scenario():
-        async with host.serve(max_size=10_000) as server:
+        async def answered(data):
+            async with dial(server) as peer:
+                assert (await peer.head())[0] == 101
+                peer.write(data + bytes(MIB))
+                code, _ = await peer.closing()
+                assert await peer.rest() == []
+                return code
 
-            async def answered(data):
-                async with dial(server) as peer:
-                    assert (await peer.head())[0] == 101
-                    peer.write(data + bytes(MIB))
-                    code, _ = await peer.closing()
-                    assert await peer.rest() == []
-                    return code
-
-            codes = await asyncio.gather(*(answered(data) for data, _ in BREACHES.values()))
-            assert dict(zip(BREACHES, codes, strict=True)) == {case: code for case, (_, code) in BREACHES.items()}
-            assert not host.handled
-            await still_serves(server, dial)
-
-    run(scenario())
+        codes = await asyncio.gather(*(answered(data) for data, _ in BREACHES.values()))
+        assert dict(zip(BREACHES, codes, strict=True)) == {case: code for case, (_, code) in BREACHES.items()}
+        assert not host.handled
+        await still_serves(server, dial)
 
 
-def test_a_sender_beyond_the_limit_is_cut_off_in_the_end(run, host, dial, monkeypatch):
+async def test_a_sender_beyond_the_limit_is_cut_off_in_the_end(host, dial, monkeypatch):
     """The connection ends after the time for the peer to read the reason."""
     monkeypatch.setattr(Host, "CLOSE_TIMEOUT", 0.2)
     monkeypatch.setattr("duck.contrib.websockets.hosts.asgi_session.Accepted.CLOSE_TIMEOUT", 0.2)
-
-    async def scenario():
-        async with connected(host, dial) as (_, peer):
-            peer.write(announcing(0x82, 2**40))
-            with pytest.raises(ConnectionError):
-                while True:
-                    peer.write(bytes(64 * KIB))
-                    await peer.writer.drain()
-                    await asyncio.sleep(0)
-            assert not host.handled
-
-    run(scenario())
+    async with connected(host, dial) as (_, peer):
+        peer.write(announcing(0x82, 2**40))
+        with pytest.raises(ConnectionError):
+            while True:
+                peer.write(bytes(64 * KIB))
+                await peer.writer.drain()
+                await asyncio.sleep(0)
+        assert not host.handled
 
 
-def test_the_first_close_frame_counts_inside_a_fragmented_message_too(run, host, dial):
+async def test_the_first_close_frame_counts_inside_a_fragmented_message_too(host, dial):
     """websockets and picows answered the first with 1002."""
-
-    async def scenario():
-        async with connected(host, dial) as (_, peer):
-            peer.send(Frame(TEXT, False, b"a"))
-            peer.close(4001)
-            peer.close(4002)
-            assert (await peer.closing())[0] == 4001
-            assert await peer.rest() == []
-            assert not host.handled
-
-    run(scenario())
+    async with connected(host, dial) as (_, peer):
+        peer.send(Frame(TEXT, False, b"a"))
+        peer.close(4001)
+        peer.close(4002)
+        assert (await peer.closing())[0] == 4001
+        assert await peer.rest() == []
+        assert not host.handled
 
 
-def test_the_close_frame_behind_much_is_read(run, host, dial):
+async def test_the_close_frame_behind_much_is_read(host, dial):
     """uvicorn: the transport was closed right behind it, and the last frames lost, where the peer was still sending."""
-
-    async def scenario():
-        async with connected(host, dial, receive_buffer=4 * KIB, read_limit=4 * KIB) as (_, peer):
-            peer.send(host.LAST, *[bytes(16 * KIB)] * 50)
-            assert await peer.message() == host.LAST
-            sizes = []
-            while (answer := await peer.frame()).opcode != CLOSE:
-                sizes.append(len(answer.payload))
-            assert [size for size in sizes if size != 16 * KIB] == [KIB] * host.MORE
-            assert answer.payload == b"\x0f\xa0that was all"
-            peer.close(4000)
-            assert await peer.rest() == []
-
-    run(scenario())
+    async with connected(host, dial, receive_buffer=4 * KIB, read_limit=4 * KIB) as (_, peer):
+        peer.send(host.LAST, *[bytes(16 * KIB)] * 50)
+        assert await peer.message() == host.LAST
+        sizes = []
+        while (answer := await peer.frame()).opcode != CLOSE:
+            sizes.append(len(answer.payload))
+        assert [size for size in sizes if size != 16 * KIB] == [KIB] * host.MORE
+        assert answer.payload == b"\x0f\xa0that was all"
+        peer.close(4000)
+        assert await peer.rest() == []
 
 
 @pytest.mark.parametrize(
     "data", [frame(PING, bytes(125)) * 500, frame(BINARY, bytes(16 * KIB)) * 4], ids=["pings", "messages"]
 )
-def test_a_flood_by_a_peer_that_does_not_read_is_bounded(run, host, dial, data):
+async def test_a_flood_by_a_peer_that_does_not_read_is_bounded(host, dial, data):
     """Reading stops once too many answers wait."""
-
-    async def scenario():
-        async with connected(host, dial, receive_buffer=4 * KIB, read_limit=4 * KIB) as (server, peer):
-            await peer.flood(data)
-            assert await host.unsent(server) < MIB
-
-    run(scenario())
+    async with connected(host, dial, receive_buffer=4 * KIB, read_limit=4 * KIB) as (server, peer):
+        await peer.flood(data)
+        assert await host.unsent(server) < MIB
 
 
-def test_a_message_may_come_byte_by_byte(run, host, dial):
+async def test_a_message_may_come_byte_by_byte(host, dial):
     data = frame(TEXT, b"x" * 300)
-
-    async def scenario():
-        async with connected(host, dial) as (_, peer):
-            for i in range(len(data)):
-                peer.write(data[i : i + 1])
-                await asyncio.sleep(0)
-            assert await peer.message() == "x" * 300
-
-    run(scenario())
+    async with connected(host, dial) as (_, peer):
+        for i in range(len(data)):
+            peer.write(data[i : i + 1])
+            await asyncio.sleep(0)
+        assert await peer.message() == "x" * 300
 
 
 @pytest.mark.parametrize("size", [2**23, 2**24])
-def test_large_messages_are_echoed(run, host, dial, size):
+async def test_large_messages_are_echoed(host, dial, size):
     """aiohttp: a frame of 2**23 bytes and more broke its parser."""
-
-    async def scenario():
-        async with connected(host, dial, max_size=2**24) as (_, peer):
-            payload = bytes(range(256)) * (size // 256)
-            peer.send(payload, "behind")
-            received = []
-            while sum(map(len, received)) < size:
-                received.append((await peer.but_pings()).payload)
-            assert (b"".join(received) == payload) is True
-            assert await peer.message() == "behind"
-
-    run(scenario())
+    async with connected(host, dial, max_size=2**24) as (_, peer):
+        payload = bytes(range(256)) * (size // 256)
+        peer.send(payload, "behind")
+        received = []
+        while sum(map(len, received)) < size:
+            received.append((await peer.but_pings()).payload)
+        assert (b"".join(received) == payload) is True
+        assert await peer.message() == "behind"
 
 
-def test_20000_messages_pass_on_one_connection(run, host, dial):
+async def test_20000_messages_pass_on_one_connection(host, dial):
     """ws: a count of fragments was never reset."""
-
-    async def scenario():
-        async with connected(host, dial) as (_, peer):
-            batch = frame(TEXT, b"x") * 1000
-            for _ in range(20):
-                peer.write(batch)
-                assert await peer.reader.readexactly(3000) == b"\x81\x01x" * 1000
-            assert host.handled == {1: 20_000}
-
-    run(scenario())
+    async with connected(host, dial) as (_, peer):
+        batch = frame(TEXT, b"x") * 1000
+        for _ in range(20):
+            peer.write(batch)
+            assert await peer.reader.readexactly(3000) == b"\x81\x01x" * 1000
+        assert host.handled == {1: 20_000}
 
 
 # Compressed
 
 
 @pytest.mark.parametrize("fragments", [1, 50])
-def test_a_bomb_is_refused_by_its_decompressed_size(run, host, dial, fragments):
+async def test_a_bomb_is_refused_by_its_decompressed_size(host, dial, fragments):
     """aiohttp, undici, autobahn: the limit applied to the compressed size, or the truncated message was handled."""
     bomb = PerMessageDeflate("permessage-deflate").compress(bytes(64 * MIB))
     size = -(-len(bomb) // fragments)
     pieces = [bomb[i : i + size] for i in range(0, len(bomb), size)]
-
-    async def scenario():
-        async with connected(host, dial, headers=COMPRESSED) as (server, peer):
-            for i, piece in enumerate(pieces):
-                peer.write(frame(CONTINUATION if i else BINARY, piece, fin=i == len(pieces) - 1, rsv=0 if i else RSV1))
-            assert await peer.closing() == (1009, "message too big")
-            assert await peer.rest() == []
-            assert not host.handled
-            await still_serves(server, dial)
-
-    run(scenario())
+    async with connected(host, dial, headers=COMPRESSED) as (server, peer):
+        for i, piece in enumerate(pieces):
+            peer.write(frame(CONTINUATION if i else BINARY, piece, fin=i == len(pieces) - 1, rsv=0 if i else RSV1))
+        assert await peer.closing() == (1009, "message too big")
+        assert await peer.rest() == []
+        assert not host.handled
+        await still_serves(server, dial)
 
 
-def test_the_limit_holds_for_uncompressed_messages_too(run, host, dial):
-    async def scenario():
-        async with connected(host, dial, headers=COMPRESSED) as (_, peer):
-            peer.write(announcing(0x82, MIB + MIB))
-            assert await peer.closing() == (1009, "message too big")
-            assert not host.handled
-
-    run(scenario())
+async def test_the_limit_holds_for_uncompressed_messages_too(host, dial):
+    async with connected(host, dial, headers=COMPRESSED) as (_, peer):
+        peer.write(announcing(0x82, MIB + MIB))
+        assert await peer.closing() == (1009, "message too big")
+        assert not host.handled
 
 
-def test_a_ping_between_compressed_fragments_is_answered_uncompressed(run, host, dial):
+async def test_a_ping_between_compressed_fragments_is_answered_uncompressed(host, dial):
     """aiohttp: the ping made it forget that the message is compressed. The answer to the ping is not compressed."""
     compressed = PerMessageDeflate("permessage-deflate").compress(b"quack " * 100, fin=False)
-
-    async def scenario():
-        async with connected(host, dial, headers=COMPRESSED) as (_, peer):
-            peer.write(frame(TEXT, compressed, fin=False, rsv=RSV1))
-            peer.ping(b"quack " * 20)
-            peer.write(frame(CONTINUATION, b"\x00"))
-            pong = await peer.frame()
-            assert (pong.opcode, pong.payload, pong.rsv1) == (PONG, b"quack " * 20, False)
-            answer = await Frame.parse(
-                peer.reader.readexactly, mask_required=False, extensions=[PerMessageDeflate("permessage-deflate")]
-            )
-            assert (answer.opcode, answer.payload) == (TEXT, b"quack " * 100)
-
-    run(scenario())
+    async with connected(host, dial, headers=COMPRESSED) as (_, peer):
+        peer.write(frame(TEXT, compressed, fin=False, rsv=RSV1))
+        peer.ping(b"quack " * 20)
+        peer.write(frame(CONTINUATION, b"\x00"))
+        pong = await peer.frame()
+        assert (pong.opcode, pong.payload, pong.rsv1) == (PONG, b"quack " * 20, False)
+        answer = await Frame.parse(
+            peer.reader.readexactly, mask_required=False, extensions=[PerMessageDeflate("permessage-deflate")]
+        )
+        assert (answer.opcode, answer.payload) == (TEXT, b"quack " * 100)
 
 
 @pytest.mark.parametrize("data", [frame(PING, rsv=RSV1), frame(CLOSE, rsv=RSV1), frame(TEXT, b"x", rsv=RSV2)])
-def test_reserved_bits_are_refused_with_compression_too(run, host, dial, data):
+async def test_reserved_bits_are_refused_with_compression_too(host, dial, data):
     """picows: they passed once deflate was agreed on."""
-
-    async def scenario():
-        async with connected(host, dial, headers=COMPRESSED) as (_, peer):
-            peer.write(data)
-            assert await peer.closing() == (1002, "reserved bits set")
-
-    run(scenario())
+    async with connected(host, dial, headers=COMPRESSED) as (_, peer):
+        peer.write(data)
+        assert await peer.closing() == (1002, "reserved bits set")
 
 
 @pytest.mark.parametrize("bits", ["0", "7", "16", "015", '""', "9" * 1000])
-def test_an_offer_of_an_invalid_window_is_declined(run, host, dial, bits):
+async def test_an_offer_of_an_invalid_window_is_declined(host, dial, bits):
     """undici: they ended the process. Such an offer is declined."""
     offer = {"Sec-WebSocket-Extensions": f"permessage-deflate; server_max_window_bits={bits}"}
-
-    async def scenario():
-        async with host.serve() as server:
-            async with dial(server, headers=offer) as peer:
-                status, headers = await peer.head()
-                assert status in (101, 400)
-                assert "sec-websocket-extensions" not in headers
-            await still_serves(server, dial)
-
-    run(scenario())
+    async with host.serve() as server:
+        async with dial(server, headers=offer) as peer:
+            status, headers = await peer.head()
+            assert status in (101, 400)
+            assert "sec-websocket-extensions" not in headers
+        await still_serves(server, dial)

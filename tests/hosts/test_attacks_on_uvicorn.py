@@ -17,7 +17,7 @@ def http(request):
     return request.param
 
 
-def test_send_raises_when_the_connection_is_lost_while_it_waits(run, serving_asgi, dial, until):
+async def test_send_raises_when_the_connection_is_lost_while_it_waits(serving_asgi, dial, until):
     """uvicorn #3050: it never ended."""
     errors = []
 
@@ -29,38 +29,32 @@ def test_send_raises_when_the_connection_is_lost_while_it_waits(run, serving_asg
                 await send({"type": "websocket.send", "bytes": bytes(65536)})
         errors.append(raised.value)
 
-    async def scenario():
-        async with serving_asgi(app) as server, dial(server, receive_buffer=4096, read_limit=4096) as peer:
-            await peer.head()
-            (protocol,) = server.state.connections
-            await until(lambda: protocol.transport.get_write_buffer_size() > 65536)
-            assert not errors
-            peer.reset()
-            await until(lambda: errors)
-
-    run(scenario())
+    async with serving_asgi(app) as server, dial(server, receive_buffer=4096, read_limit=4096) as peer:
+        await peer.head()
+        (protocol,) = server.state.connections
+        await until(lambda: protocol.transport.get_write_buffer_size() > 65536)
+        assert not errors
+        peer.reset()
+        await until(lambda: errors)
 
 
-def test_a_refused_client_that_stays_is_disconnected(run, serving_asgi, dial, monkeypatch):
+async def test_a_refused_client_that_stays_is_disconnected(serving_asgi, dial, monkeypatch):
     monkeypatch.setattr("duck.contrib.websockets.uvicorn.WebSocketProtocol.LINGER_TIMEOUT", 0.05)
 
     async def app(scope, receive, send):
         raise AssertionError("there is nothing to answer")
 
-    async def scenario():
-        async with serving_asgi(app) as server, dial(server, headers={"Sec-WebSocket-Version": "12"}) as peer:
-            assert (await peer.head())[0] == 426
-            await peer.reader.read()
-            with pytest.raises(ConnectionError):
-                while True:
-                    peer.write(bytes(1000))
-                    await peer.writer.drain()
-                    await asyncio.sleep(0.01)
-
-    run(scenario())
+    async with serving_asgi(app) as server, dial(server, headers={"Sec-WebSocket-Version": "12"}) as peer:
+        assert (await peer.head())[0] == 426
+        await peer.reader.read()
+        with pytest.raises(ConnectionError):
+            while True:
+                peer.write(bytes(1000))
+                await peer.writer.drain()
+                await asyncio.sleep(0.01)
 
 
-def test_subprotocols_on_several_lines_are_one_list(run, serving_asgi, dial, http):
+async def test_subprotocols_on_several_lines_are_one_list(serving_asgi, dial, http):
     """uvicorn #3019."""
     scopes = []
 
@@ -69,17 +63,14 @@ def test_subprotocols_on_several_lines_are_one_list(run, serving_asgi, dial, htt
         await receive()
         await send({**ACCEPT, "subprotocol": "three"})
 
-    async def scenario():
-        headers = {"Sec-WebSocket-Protocol": "one,two", "sec-websocket-protocol": " three , four"}
-        async with serving_asgi(app, http=http) as server, dial(server, headers=headers) as peer:
-            status, answer = await peer.head()
-            assert (status, answer["sec-websocket-protocol"]) == (101, "three")
-
-    run(scenario())
+    headers = {"Sec-WebSocket-Protocol": "one,two", "sec-websocket-protocol": " three , four"}
+    async with serving_asgi(app, http=http) as server, dial(server, headers=headers) as peer:
+        status, answer = await peer.head()
+        assert (status, answer["sec-websocket-protocol"]) == (101, "three")
     assert scopes[0]["subprotocols"] == ["one", "two", "three", "four"]
 
 
-def test_a_subprotocol_that_would_break_out_of_its_line_is_refused(run, serving_asgi, dial, caplog):
+async def test_a_subprotocol_that_would_break_out_of_its_line_is_refused(serving_asgi, dial, caplog):
     """websockets 16.1: a value could add lines to the header."""
 
     async def app(scope, receive, send):
@@ -88,17 +79,14 @@ def test_a_subprotocol_that_would_break_out_of_its_line_is_refused(run, serving_
             await send({**ACCEPT, "subprotocol": "chat\r\nSet-Cookie: a=b"})
         await send({**ACCEPT, "subprotocol": "chat"})
 
-    async def scenario():
-        async with serving_asgi(app) as server, dial(server, headers={"Sec-WebSocket-Protocol": "chat"}) as peer:
-            status, headers = await peer.head()
-            assert (status, headers["sec-websocket-protocol"]) == (101, "chat")
-            assert "set-cookie" not in headers
-
-    run(scenario())
+    async with serving_asgi(app) as server, dial(server, headers={"Sec-WebSocket-Protocol": "chat"}) as peer:
+        status, headers = await peer.head()
+        assert (status, headers["sec-websocket-protocol"]) == (101, "chat")
+        assert "set-cookie" not in headers
     assert not caplog.records
 
 
-def test_headers_of_a_denial_are_sent_once(run, serving_asgi, dial, http):
+async def test_headers_of_a_denial_are_sent_once(serving_asgi, dial, http):
     """uvicorn #3041."""
 
     async def app(scope, receive, send):
@@ -107,19 +95,16 @@ def test_headers_of_a_denial_are_sent_once(run, serving_asgi, dial, http):
         await send({"type": "websocket.http.response.start", "status": 401, "headers": headers})
         await send({"type": "websocket.http.response.body", "body": b"no"})
 
-    async def scenario():
-        async with serving_asgi(app, http=http) as server, dial(server) as peer:
-            head, body = (await peer.reader.read()).split(b"\r\n\r\n")
-            line, *fields = head.split(b"\r\n")
-            assert (line, body) == (b"HTTP/1.1 401 Unauthorized", b"no")
-            names = [field.split(b":")[0].lower() for field in fields]
-            assert len(names) == len(set(names)), fields
-            assert b"x-name: caf\xe9" in fields
-
-    run(scenario())
+    async with serving_asgi(app, http=http) as server, dial(server) as peer:
+        head, body = (await peer.reader.read()).split(b"\r\n\r\n")
+        line, *fields = head.split(b"\r\n")
+        assert (line, body) == (b"HTTP/1.1 401 Unauthorized", b"no")
+        names = [field.split(b":")[0].lower() for field in fields]
+        assert len(names) == len(set(names)), fields
+        assert b"x-name: caf\xe9" in fields
 
 
-def test_connections_share_no_scope(run, serving_asgi, dial, http):
+async def test_connections_share_no_scope(serving_asgi, dial, http):
     """Channels CVE-2020-35681: entries of one connection's scope appeared in that of another."""
     seen = []
 
@@ -133,16 +118,13 @@ def test_connections_share_no_scope(run, serving_asgi, dial, http):
         await send(ACCEPT)
         await receive()
 
-    async def scenario():
-        async with serving_asgi(app, http=http) as server, dial(server) as one, dial(server) as other:
-            await one.head()
-            await other.head()
-
-    run(scenario())
+    async with serving_asgi(app, http=http) as server, dial(server) as one, dial(server) as other:
+        await one.head()
+        await other.head()
     assert seen[0] == seen[1]
 
 
-def test_anything_received_is_a_sign_of_life(run, serving_asgi, dial):
+async def test_anything_received_is_a_sign_of_life(serving_asgi, dial):
     """websockets #1318: a peer that was busy with sending was taken for dead. Here no ping is ever answered."""
 
     async def app(scope, receive, send):
@@ -151,13 +133,10 @@ def test_anything_received_is_a_sign_of_life(run, serving_asgi, dial):
         while (await receive())["type"] == "websocket.receive":
             pass
 
-    async def scenario():
-        async with serving_asgi(app, ws_ping_interval=0.05, ws_ping_timeout=10) as server, dial(server) as peer:
-            await peer.head()
-            for sign in ("a message", b"another", Frame(OpCode.TEXT, False, b"a part"), Frame(OpCode.PONG)):
-                # Before there is a sign of life, there is no next ping.
-                assert (await peer.frame()).opcode == OpCode.PING
-                peer.send(sign)
+    async with serving_asgi(app, ws_ping_interval=0.05, ws_ping_timeout=10) as server, dial(server) as peer:
+        await peer.head()
+        for sign in ("a message", b"another", Frame(OpCode.TEXT, False, b"a part"), Frame(OpCode.PONG)):
+            # Before there is a sign of life, there is no next ping.
             assert (await peer.frame()).opcode == OpCode.PING
-
-    run(scenario())
+            peer.send(sign)
+        assert (await peer.frame()).opcode == OpCode.PING

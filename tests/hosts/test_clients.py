@@ -31,104 +31,86 @@ def messages():
         yield "é" * (size // 2)
 
 
-def test_a_client_of_websockets_exchanges_messages_parts_and_pings(run, serving):
-    async def scenario():
-        async with serving(Echo) as server:
-            url = f"ws://127.0.0.1:{server.port}/"
-            async with websockets.asyncio.client.connect(url, subprotocols=["soap", "chat"], max_size=None) as client:
-                view, end = await server.views.get()
-                assert client.subprotocol == view.subprotocol == "chat"
-                for message in messages():
-                    await client.send(message)
-                    assert await client.recv() == message
-                await client.send(["in ", "three ", "parts"])
-                assert await client.recv() == "in three parts"
-                pong = await client.ping(b"?")
-                await pong
-                await view.send(["also ", "in parts"])
-                assert await client.recv() == "also in parts"
-                await client.close(4000, "bye")
-                assert client.close_code == 4000
-            await end
-            assert view.closed == (4000, "bye")
-
-    run(scenario())
+async def test_a_client_of_websockets_exchanges_messages_parts_and_pings(serving):
+    async with serving(Echo) as server:
+        url = f"ws://127.0.0.1:{server.port}/"
+        async with websockets.asyncio.client.connect(url, subprotocols=["soap", "chat"], max_size=None) as client:
+            view, end = await server.views.get()
+            assert client.subprotocol == view.subprotocol == "chat"
+            for message in messages():
+                await client.send(message)
+                assert await client.recv() == message
+            await client.send(["in ", "three ", "parts"])
+            assert await client.recv() == "in three parts"
+            pong = await client.ping(b"?")
+            await pong
+            await view.send(["also ", "in parts"])
+            assert await client.recv() == "also in parts"
+            await client.close(4000, "bye")
+            assert client.close_code == 4000
+        await end
+        assert view.closed == (4000, "bye")
 
 
-def test_websockets_is_closed_by_the_server(run, serving):
-    async def scenario():
-        async with serving(Echo) as server:
+async def test_websockets_is_closed_by_the_server(serving):
+    async with serving(Echo) as server:
+        async with websockets.asyncio.client.connect(f"ws://127.0.0.1:{server.port}/") as client:
+            view, end = await server.views.get()
+            await view.send("last")
+            await view.send_close(4001, "enough")
+            assert await client.recv() == "last"
+            with pytest.raises(websockets.ConnectionClosed) as caught:
+                await client.recv()
+            assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (4001, "enough")
+        await end
+        assert view.closed == (4001, "enough")
+
+
+async def test_websockets_is_refused(serving):
+    async with serving(Echo) as server:
+        with pytest.raises(websockets.InvalidStatus) as caught:
+            async with websockets.asyncio.client.connect(
+                f"ws://127.0.0.1:{server.port}/", origin="http://evil.example"
+            ):
+                pass
+        assert caught.value.response.status_code == 403
+        assert b"origin" in caught.value.response.body
+
+
+async def test_websockets_over_tls(serving, tls):
+    async with serving(Echo, tls=tls) as server:
+        url = f"wss://localhost:{server.port}/"
+        async with websockets.asyncio.client.connect(url, ssl=tls.client, max_size=None) as client:
+            for message in messages():
+                await client.send(message)
+                assert await client.recv() == message
+
+
+async def test_a_client_of_aiohttp_exchanges_messages(serving):
+    async with serving(Echo) as server, aiohttp.ClientSession() as session:
+        url = f"ws://127.0.0.1:{server.port}/"
+        async with session.ws_connect(url, protocols=["chat"], max_msg_size=0, compress=15) as client:
+            assert client.protocol == "chat"
+            view, end = await server.views.get()
+            for message in messages():
+                if isinstance(message, str):
+                    await client.send_str(message)
+                    assert await client.receive_str() == message
+                else:
+                    await client.send_bytes(message)
+                    assert await client.receive_bytes() == message
+            await client.close(code=4000, message=b"bye")
+        await end
+        assert view.closed == (4000, "bye")
+
+
+async def test_many_clients_are_served_at_once(serving):
+    async with serving(Echo) as server:
+
+        async def talk(name):
             async with websockets.asyncio.client.connect(f"ws://127.0.0.1:{server.port}/") as client:
-                view, end = await server.views.get()
-                await view.send("last")
-                await view.send_close(4001, "enough")
-                assert await client.recv() == "last"
-                with pytest.raises(websockets.ConnectionClosed) as caught:
-                    await client.recv()
-                assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (4001, "enough")
-            await end
-            assert view.closed == (4001, "enough")
+                for i in range(20):
+                    await client.send(f"{name} {i}")
+                    assert await client.recv() == f"{name} {i}"
 
-    run(scenario())
-
-
-def test_websockets_is_refused(run, serving):
-    async def scenario():
-        async with serving(Echo) as server:
-            with pytest.raises(websockets.InvalidStatus) as caught:
-                async with websockets.asyncio.client.connect(
-                    f"ws://127.0.0.1:{server.port}/", origin="http://evil.example"
-                ):
-                    pass
-            assert caught.value.response.status_code == 403
-            assert b"origin" in caught.value.response.body
-
-    run(scenario())
-
-
-def test_websockets_over_tls(run, serving, tls):
-    async def scenario():
-        async with serving(Echo, tls=tls) as server:
-            url = f"wss://localhost:{server.port}/"
-            async with websockets.asyncio.client.connect(url, ssl=tls.client, max_size=None) as client:
-                for message in messages():
-                    await client.send(message)
-                    assert await client.recv() == message
-
-    run(scenario())
-
-
-def test_a_client_of_aiohttp_exchanges_messages(run, serving):
-    async def scenario():
-        async with serving(Echo) as server, aiohttp.ClientSession() as session:
-            url = f"ws://127.0.0.1:{server.port}/"
-            async with session.ws_connect(url, protocols=["chat"], max_msg_size=0, compress=15) as client:
-                assert client.protocol == "chat"
-                view, end = await server.views.get()
-                for message in messages():
-                    if isinstance(message, str):
-                        await client.send_str(message)
-                        assert await client.receive_str() == message
-                    else:
-                        await client.send_bytes(message)
-                        assert await client.receive_bytes() == message
-                await client.close(code=4000, message=b"bye")
-            await end
-            assert view.closed == (4000, "bye")
-
-    run(scenario())
-
-
-def test_many_clients_are_served_at_once(run, serving):
-    async def scenario():
-        async with serving(Echo) as server:
-
-            async def talk(name):
-                async with websockets.asyncio.client.connect(f"ws://127.0.0.1:{server.port}/") as client:
-                    for i in range(20):
-                        await client.send(f"{name} {i}")
-                        assert await client.recv() == f"{name} {i}"
-
-            await asyncio.gather(*map(talk, range(50)))
-
-    run(scenario())
+        await asyncio.gather(*map(talk, range(50)))

@@ -55,7 +55,7 @@ class Guarded(WebSocketView):
         await self.send("welcome")
 
 
-def test_a_flood_of_handshakes_leaves_nothing(run, hosting, dial, until):
+async def test_a_flood_of_handshakes_leaves_nothing(hosting, dial, until):
     class View(Guarded):
         views, waiting = weakref.WeakSet(), weakref.WeakSet()
 
@@ -83,43 +83,37 @@ def test_a_flood_of_handshakes_leaves_nothing(run, hosting, dial, until):
             assert await peer.message() == "welcome"
             peer.leave()
 
-    async def scenario():
-        async with hosting(View) as server:
-            before = len(asyncio.all_tasks()), open_files()
-            kinds = (refused, undecided, shutting, resetting, accepted)
-            await asyncio.gather(*(kind(server) for _ in range(CLIENTS) for kind in kinds))
-            await until(lambda: (len(asyncio.all_tasks()), open_files()) == before)
-            assert not View.waiting
-            gc.collect()
-            assert not View.views
-
-    run(scenario())
+    async with hosting(View) as server:
+        before = len(asyncio.all_tasks()), open_files()
+        kinds = (refused, undecided, shutting, resetting, accepted)
+        await asyncio.gather(*(kind(server) for _ in range(CLIENTS) for kind in kinds))
+        await until(lambda: (len(asyncio.all_tasks()), open_files()) == before)
+        assert not View.waiting
+        gc.collect()
+        assert not View.views
 
 
-def test_endless_hooks_are_bounded_by_the_allowed_connections(run, dial, until):
+async def test_endless_hooks_are_bounded_by_the_allowed_connections(dial, until):
     class View(Guarded):
         HANDSHAKE_TIMEOUT = None
         views, waiting = weakref.WeakSet(), weakref.WeakSet()
 
-    async def scenario():
-        async with serve(View, port=0, limits=Limits(connections_per_address=10, linger_timeout=0.05)) as server:
-
-            async def attack():
-                async with dial(server, target="/?wait") as peer:
-                    status = (await peer.head())[0]
-                    statuses.append(status)
-
-            attackers = [asyncio.create_task(attack()) for _ in range(CLIENTS)]
-            await until(lambda: len(statuses) == CLIENTS - 10)
-            assert set(statuses) == {503}
-            assert len(View.waiting) == 10
-            for attacker in attackers:
-                attacker.cancel()
-            await asyncio.gather(*attackers, return_exceptions=True)
-            await until(lambda: not View.waiting and not server._work.protocols and not server._work.views)
-            async with dial(server, target="/?accept") as peer:
-                assert (await peer.head())[0] == 101
-                peer.leave()
-
     statuses = []
-    run(scenario())
+    async with serve(View, port=0, limits=Limits(connections_per_address=10, linger_timeout=0.05)) as server:
+
+        async def attack():
+            async with dial(server, target="/?wait") as peer:
+                status = (await peer.head())[0]
+                statuses.append(status)
+
+        attackers = [asyncio.create_task(attack()) for _ in range(CLIENTS)]
+        await until(lambda: len(statuses) == CLIENTS - 10)
+        assert set(statuses) == {503}
+        assert len(View.waiting) == 10
+        for attacker in attackers:
+            attacker.cancel()
+        await asyncio.gather(*attackers, return_exceptions=True)
+        await until(lambda: not View.waiting and not server._work.protocols and not server._work.views)
+        async with dial(server, target="/?accept") as peer:
+            assert (await peer.head())[0] == 101
+            peer.leave()

@@ -67,7 +67,7 @@ class Undecided(Told):
 
 
 @pytest.mark.parametrize("chosen", ["v3", None])
-def test_a_view_accepts_and_keeps_its_findings(run, hosting, dial, chosen):
+async def test_a_view_accepts_and_keeps_its_findings(hosting, dial, chosen):
     class View(Told):
         SUBPROTOCOLS = ("v1", "v2")
 
@@ -87,18 +87,14 @@ def test_a_view_accepts_and_keeps_its_findings(run, hosting, dial, chosen):
             await super().on_open()
 
     headers = {"Cookie": "user=alice", "Sec-WebSocket-Protocol": "v1, v2, v3"}
-
-    async def scenario():
-        async with hosting(View) as server, dial(server, target="/room", headers=headers) as peer:
-            head = (await peer.reader.readuntil(b"\r\n\r\n")).lower()
-            assert head.startswith(b"http/1.1 101 ")
-            assert b"\r\nset-cookie: seen=1; httponly\r\nset-cookie: theme=dark\r\n" in head
-            assert head.partition(b"\r\nsec-websocket-protocol: ")[2][:2] == (b"v3" if chosen else b"")
-            assert await peer.message() == f"alice {chosen}"
-            peer.send("hello")
-            assert await peer.message() == "hello"
-
-    run(scenario())
+    async with hosting(View) as server, dial(server, target="/room", headers=headers) as peer:
+        head = (await peer.reader.readuntil(b"\r\n\r\n")).lower()
+        assert head.startswith(b"http/1.1 101 ")
+        assert b"\r\nset-cookie: seen=1; httponly\r\nset-cookie: theme=dark\r\n" in head
+        assert head.partition(b"\r\nsec-websocket-protocol: ")[2][:2] == (b"v3" if chosen else b"")
+        assert await peer.message() == f"alice {chosen}"
+        peer.send("hello")
+        assert await peer.message() == "hello"
 
 
 JSON = [("Retry-After", "3"), ("Content-Type", "application/json")]
@@ -111,7 +107,7 @@ REFUSALS = {
 
 @pytest.mark.parametrize("case", REFUSALS)
 @pytest.mark.parametrize("waits", [False, True], ids=["at once", "later"])
-def test_a_view_refuses_with_any_response(run, hosting, dial, log, case, waits):
+async def test_a_view_refuses_with_any_response(hosting, dial, log, case, waits):
     expected, message, fields, body = REFUSALS[case]
 
     class View(Told):
@@ -120,18 +116,15 @@ def test_a_view_refuses_with_any_response(run, hosting, dial, log, case, waits):
                 await asyncio.sleep(0.01)
             raise HandshakeError(expected, message, fields, body=body)
 
-    async def scenario():
-        async with hosting(View) as server, dial(server) as peer:
-            status, headers = await peer.head()
-            assert status == expected
-            for name, value in dict(fields).items():
-                assert headers[name.lower()] == value
-            assert case != "text" or headers["content-type"] == "text/plain; charset=utf-8"
-            assert (await peer.reader.read()).decode() == (body or (message and f"{message}\n"))
-        assert not View.made.events
-        assert not log()
-
-    run(scenario())
+    async with hosting(View) as server, dial(server) as peer:
+        status, headers = await peer.head()
+        assert status == expected
+        for name, value in dict(fields).items():
+            assert headers[name.lower()] == value
+        assert case != "text" or headers["content-type"] == "text/plain; charset=utf-8"
+        assert (await peer.reader.read()).decode() == (body or (message and f"{message}\n"))
+    assert not View.made.events
+    assert not log()
 
 
 def wrong_subprotocol(handshake):
@@ -172,24 +165,21 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("message", FAULTS)
-def test_an_exception_is_logged_and_answered_with_500(run, hosting, dial, log, message):
+async def test_an_exception_is_logged_and_answered_with_500(hosting, dial, log, message):
     class View(Told):
         async def on_handshake(self, handshake):
             FAULTS[message](handshake)
 
-    async def scenario():
-        async with hosting(View) as server, dial(server) as peer:
-            status, _ = await peer.head()
-            assert status == 500
-            assert await peer.reader.read() == b"internal error\n"
-
-    run(scenario())
+    async with hosting(View) as server, dial(server) as peer:
+        status, _ = await peer.head()
+        assert status == 500
+        assert await peer.reader.read() == b"internal error\n"
     ((level, text, error),) = log()
     assert (level, text.partition(" /': ")[2]) == ("ERROR", f"error in {View.on_handshake.__qualname__}")
     assert message in str(error) or message in str(error.__context__)
 
 
-def test_an_error_behind_the_decision_leaves_no_client_without_an_end(run, serving, dial, log):
+async def test_an_error_behind_the_decision_leaves_no_client_without_an_end(serving, dial, log):
     class SpeaksOnce(HandshakeError):
         said = False
 
@@ -203,16 +193,13 @@ def test_an_error_behind_the_decision_leaves_no_client_without_an_end(run, servi
         async def on_handshake(self, handshake):
             raise SpeaksOnce(403)
 
-    async def scenario():
-        async with serving(View) as server, dial(server) as peer:
-            assert await peer.reader.read() == b""
-
-    run(scenario())
+    async with serving(View) as server, dial(server) as peer:
+        assert await peer.reader.read() == b""
     ((_, _, error),) = log()
     assert isinstance(error, LookupError)
 
 
-def test_a_hook_that_fails_accepts_nobody_though_a_filter_of_the_log_raises(run, hosting, dial):
+async def test_a_hook_that_fails_accepts_nobody_though_a_filter_of_the_log_raises(hosting, dial, monkeypatch):
     class View(Told):
         async def on_handshake(self, handshake):
             raise ArithmeticError("no such user")
@@ -222,17 +209,11 @@ def test_a_hook_that_fails_accepts_nobody_though_a_filter_of_the_log_raises(run,
             raise LookupError("no record")
         return True
 
-    async def scenario():
-        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)  # it is told of the LookupError
-        async with hosting(View) as server, dial(server) as peer:
-            assert (await peer.head())[0] == 500
-        assert View.made.events == []
-
-    logger.addFilter(raising)
-    try:
-        run(scenario())
-    finally:
-        logger.removeFilter(raising)
+    monkeypatch.setattr(logger, "filters", [raising])
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)  # it is told of the LookupError
+    async with hosting(View) as server, dial(server) as peer:
+        assert (await peer.head())[0] == 500
+    assert View.made.events == []
 
 
 async def returns_false(self, handshake):
@@ -251,48 +232,39 @@ WRONG_HOOKS = {
 
 
 @pytest.mark.parametrize("hook", WRONG_HOOKS)
-def test_a_wrong_hook_accepts_no_client(run, serving, dial, log, hook):
+async def test_a_wrong_hook_accepts_no_client(serving, dial, log, hook):
     class View(Told):
         on_handshake = hook
 
-    async def scenario():
-        async with serving(View) as server, dial(server) as peer:
-            assert (await peer.head())[0] == 500
-
-    run(scenario())
+    async with serving(View) as server, dial(server) as peer:
+        assert (await peer.head())[0] == 500
     ((_, _, error),) = log()
     assert WRONG_HOOKS[hook] in str(error)
 
 
-def test_a_hook_that_terminates_its_connection_is_answered_503(run, serving, dial):
+async def test_a_hook_that_terminates_its_connection_is_answered_503(serving, dial):
     class View(Told):
         async def on_handshake(self, handshake):
             self.terminate()
 
-    async def scenario():
-        async with serving(View) as server, dial(server) as peer:
-            assert (await peer.head())[0] == 503
-        assert View.made.events == []
-
-    run(scenario())
+    async with serving(View) as server, dial(server) as peer:
+        assert (await peer.head())[0] == 503
+    assert View.made.events == []
 
 
-def test_a_hook_that_takes_too_long_is_cancelled(run, hosting, dial):
+async def test_a_hook_that_takes_too_long_is_cancelled(hosting, dial):
     class View(Undecided):
         HANDSHAKE_TIMEOUT = 0.02
 
-    async def scenario():
-        async with hosting(View) as server, dial(server) as peer:
-            status, _ = await peer.head()
-            assert status == 503
-            assert await peer.reader.read() == b"the handshake took too long\n"
-        assert View.made.events == ["asked", "ended"]
-
-    run(scenario())
+    async with hosting(View) as server, dial(server) as peer:
+        status, _ = await peer.head()
+        assert status == 503
+        assert await peer.reader.read() == b"the handshake took too long\n"
+    assert View.made.events == ["asked", "ended"]
 
 
 @taking_the_transport
-def test_an_endless_hook_delays_no_other_client(run, hosting, dial, log, monkeypatch):
+async def test_an_endless_hook_delays_no_other_client(hosting, dial, log, monkeypatch):
     monkeypatch.setattr("duck.contrib.websockets.hosts.decision.Decision.CANCEL_TIMEOUT", 0.02)
 
     class View(Told):
@@ -303,35 +275,27 @@ def test_an_endless_hook_delays_no_other_client(run, hosting, dial, log, monkeyp
                 with suppress(asyncio.CancelledError):
                     await released.wait()
 
-    async def scenario():
-        nonlocal released
-        released = asyncio.Event()
-        async with hosting(View) as server, dial(server) as peer:
-            status, _ = await peer.head()
-            assert status == 503
-            released.set()
-
-    released = None
-    run(scenario())
+    released = asyncio.Event()
+    async with hosting(View) as server, dial(server) as peer:
+        status, _ = await peer.head()
+        assert status == 503
+        released.set()
     assert "has not ended after its cancellation" in log()[0].message
 
 
 @pytest.mark.parametrize("leaves", ["shut", "reset"])
-def test_a_hook_is_cancelled_when_the_peer_leaves(run, hosting, dial, until, log, leaves):
-    async def scenario():
-        Told.made = None
-        async with hosting(Undecided) as server, dial(server) as peer:
-            await until(lambda: Told.made and Told.made.events)
-            getattr(peer, leaves)()
-            await until(lambda: Told.made.events == ["asked", "ended"])
-            assert not Told.made.initiated_upgrade
-
-    run(scenario())
+async def test_a_hook_is_cancelled_when_the_peer_leaves(hosting, dial, until, log, leaves):
+    Told.made = None
+    async with hosting(Undecided) as server, dial(server) as peer:
+        await until(lambda: Told.made and Told.made.events)
+        getattr(peer, leaves)()
+        await until(lambda: Told.made.events == ["asked", "ended"])
+        assert not Told.made.initiated_upgrade
     assert not log()
 
 
 @pytest.mark.parametrize("end", ["refusal", "error", "timeout", "left", "left later", "open"])
-def test_run_forever_releases_what_the_hook_has_acquired(run, hosting, dial, until, log, end):
+async def test_run_forever_releases_what_the_hook_has_acquired(hosting, dial, until, log, end):
     class View(Told):
         HANDSHAKE_TIMEOUT = 0.05 if end == "timeout" else 10
         user = "alice"
@@ -360,32 +324,27 @@ def test_run_forever_releases_what_the_hook_has_acquired(run, hosting, dial, unt
                 released.append(self)
 
     held, released, has_left = [], [], False
-
-    async def scenario():
-        nonlocal has_left
-        async with hosting(View) as server, dial(server) as peer:
-            await until(lambda: held or released)
-            if end.startswith("left"):
-                peer.reset()
-                has_left = True
-            elif end == "open":
-                assert (await peer.head())[0] == 101
-                await peer.message()
-                assert held == [View.made]
-                peer.close()
-            else:
-                assert (await peer.head())[0] == {"refusal": 409, "error": 500, "timeout": 503}[end]
-            await until(lambda: released)
-        assert released == [View.made]
-        if end != "left later":  # which a host may notice after the 101 response
-            assert View.made.events == (["open", "close"] if end == "open" else [])
-
-    run(scenario())
+    async with hosting(View) as server, dial(server) as peer:
+        await until(lambda: held or released)
+        if end.startswith("left"):
+            peer.reset()
+            has_left = True
+        elif end == "open":
+            assert (await peer.head())[0] == 101
+            await peer.message()
+            assert held == [View.made]
+            peer.close()
+        else:
+            assert (await peer.head())[0] == {"refusal": 409, "error": 500, "timeout": 503}[end]
+        await until(lambda: released)
+    assert released == [View.made]
+    if end != "left later":  # which a host may notice after the 101 response
+        assert View.made.events == (["open", "close"] if end == "open" else [])
     assert len(log()) == (end == "error")
 
 
 @taking_the_transport
-def test_messages_sent_before_the_answer_are_handled_after_it(run, hosting, dial, until):
+async def test_messages_sent_before_the_answer_are_handled_after_it(hosting, dial, until):
     class View(Told):
         user = "early"
 
@@ -393,104 +352,82 @@ def test_messages_sent_before_the_answer_are_handled_after_it(run, hosting, dial
             asked.set()
             await until(lambda: handshake.request.content)
 
-    async def scenario():
-        nonlocal asked
-        asked = asyncio.Event()
-        async with hosting(View) as server, dial(server) as peer:
-            await asked.wait()
-            peer.send("there")
-            assert (await peer.head())[0] == 101
-            assert [await peer.message() for _ in range(2)] == ["early None", "there"]
-
-    asked = None
-    run(scenario())
+    asked = asyncio.Event()
+    async with hosting(View) as server, dial(server) as peer:
+        await asked.wait()
+        peer.send("there")
+        assert (await peer.head())[0] == 101
+        assert [await peer.message() for _ in range(2)] == ["early None", "there"]
 
 
 @taking_the_transport
-def test_data_before_the_answer_is_bounded(run, hosting, dial, until):
+async def test_data_before_the_answer_is_bounded(hosting, dial, until):
     class View(Told):
         async def on_handshake(self, handshake):
             self.asked = handshake.request
             await released.wait()
             raise HandshakeError(403)
 
-    async def scenario():
-        nonlocal released
-        released = asyncio.Event()
-        Told.made = None
-        async with hosting(View) as server, dial(server) as peer:
-            await until(lambda: View.made and hasattr(View.made, "asked"))
-            await peer.flood(bytes(65536))
-            assert 65536 <= len(View.made.asked.content) < 65536 + 2 * 262144
-            released.set()
-            peer.leave()
-
-    released = None
-    run(scenario())
+    released = asyncio.Event()
+    Told.made = None
+    async with hosting(View) as server, dial(server) as peer:
+        await until(lambda: View.made and hasattr(View.made, "asked"))
+        await peer.flood(bytes(65536))
+        assert 65536 <= len(View.made.asked.content) < 65536 + 2 * 262144
+        released.set()
+        peer.leave()
 
 
-def test_a_foreign_origin_is_refused_before_the_view_is_asked(run, hosting, dial):
+async def test_a_foreign_origin_is_refused_before_the_view_is_asked(hosting, dial):
     class View(Told):
         async def on_handshake(self, handshake):
             self.events.append("asked")
 
-    async def scenario():
-        async with hosting(View) as server, dial(server, headers={"Origin": "http://evil.example"}) as peer:
-            assert (await peer.head())[0] == 403
-        assert not View.made.events
-
-    run(scenario())
+    async with hosting(View) as server, dial(server, headers={"Origin": "http://evil.example"}) as peer:
+        assert (await peer.head())[0] == 403
+    assert not View.made.events
 
 
 @pytest.mark.parametrize("close", ["send_close", "safe_close"])
-def test_on_handshake_cannot_close_the_connection(run, dial, log, close):
+async def test_on_handshake_cannot_close_the_connection(dial, log, close):
     class View(Told):
         async def on_handshake(self, handshake):
             await getattr(self, close)()
 
-    async def scenario():
-        async with serve(View, port=0) as server, dial(server) as peer:
-            assert (await peer.head())[0] == 500
-
-    run(scenario())
+    async with serve(View, port=0) as server, dial(server) as peer:
+        assert (await peer.head())[0] == 500
     assert "refuse the handshake by a HandshakeError" in str(log()[0][2])
 
 
-def test_a_refused_client_keeps_its_place_until_it_has_had_time_to_read(run, dial, until):
+async def test_a_refused_client_keeps_its_place_until_it_has_had_time_to_read(dial, until):
     class View(Told):
         async def on_handshake(self, handshake):
             await asyncio.sleep(0)
             raise HandshakeError(403, "no")
 
-    async def scenario():
-        limits = Limits(connections=1, linger_timeout=0.1)
-        async with serve(View, port=0, limits=limits) as server:
-            async with dial(server) as one, dial(server) as another:
-                assert {(await one.head())[0], (await another.head())[0]} == {403, 503}
-            statuses = []
-            while 403 not in statuses:
-                async with dial(server) as peer:
-                    statuses.append((await peer.head())[0])
-        assert not server._work.views
-
-    run(scenario())
+    limits = Limits(connections=1, linger_timeout=0.1)
+    async with serve(View, port=0, limits=limits) as server:
+        async with dial(server) as one, dial(server) as another:
+            assert {(await one.head())[0], (await another.head())[0]} == {403, 503}
+        statuses = []
+        while 403 not in statuses:
+            async with dial(server) as peer:
+                statuses.append((await peer.head())[0])
+    assert not server._work.views
 
 
-def test_a_server_without_the_denial_extension_answers_403(run):
+async def test_a_server_without_the_denial_extension_answers_403():
     class View(Told):
         async def on_handshake(self, handshake):
             raise HandshakeError(429, "slowly", {"Retry-After": "3"})
 
-    async def scenario():
-        sent = []
-        events = asyncio.Queue()
-        events.put_nowait({"type": "websocket.connect"})
+    sent = []
+    events = asyncio.Queue()
+    events.put_nowait({"type": "websocket.connect"})
 
-        async def send(event):
-            sent.append(event)
+    async def send(event):
+        sent.append(event)
 
-        scope = {"type": "websocket", "path": "/", "headers": [(b"host", b"test")]}
-        await Application(View, {})(scope, events.get, send)
-        assert sent == [{"type": "websocket.close"}]
-
-    run(scenario())
+    scope = {"type": "websocket", "path": "/", "headers": [(b"host", b"test")]}
+    await Application(View, {})(scope, events.get, send)
+    assert sent == [{"type": "websocket.close"}]

@@ -17,19 +17,16 @@ pytestmark = pytest.mark.usefixtures("impatient")
 HASTY = Limits(linger_timeout=0.05)
 
 
-def test_a_stopping_server_refuses_waiting_handshakes(run, dial, until):
-    async def scenario():
-        Told.made = None
-        async with serve(Undecided, port=0, shutdown_timeout=0.05, limits=HASTY) as server, dial(server) as peer:
-            await until(lambda: Told.made and Told.made.events)
-            await server.close()
-            assert (await peer.head())[0] == 503
-        assert not server.hung
-
-    run(scenario())
+async def test_a_stopping_server_refuses_waiting_handshakes(dial, until):
+    Told.made = None
+    async with serve(Undecided, port=0, shutdown_timeout=0.05, limits=HASTY) as server, dial(server) as peer:
+        await until(lambda: Told.made and Told.made.events)
+        await server.close()
+        assert (await peer.head())[0] == 503
+    assert not server.hung
 
 
-def test_a_server_that_stops_gives_up_a_hook_that_does_not_end(run, dial, until, log, monkeypatch):
+async def test_a_server_that_stops_gives_up_a_hook_that_does_not_end(dial, until, log, monkeypatch):
     monkeypatch.setattr("duck.contrib.websockets.hosts.decision.Decision.CANCEL_TIMEOUT", 0.02)
 
     class View(Told):
@@ -39,22 +36,17 @@ def test_a_server_that_stops_gives_up_a_hook_that_does_not_end(run, dial, until,
                 with suppress(asyncio.CancelledError):
                     await released.wait()
 
-    async def scenario():
-        nonlocal released
-        Told.made, released = None, asyncio.Event()
-        async with serve(View, port=0, shutdown_timeout=0.05, limits=HASTY) as server, dial(server) as peer:
-            await until(lambda: View.made and View.made.events)
-            await server.close()
-            assert (await peer.head())[0] == 503
-            released.set()
-        assert not server.hung
-
-    released = None
-    run(scenario())
+    Told.made, released = None, asyncio.Event()
+    async with serve(View, port=0, shutdown_timeout=0.05, limits=HASTY) as server, dial(server) as peer:
+        await until(lambda: View.made and View.made.events)
+        await server.close()
+        assert (await peer.head())[0] == 503
+        released.set()
+    assert not server.hung
     assert "has not ended after its cancellation" in log()[0].message
 
 
-def test_a_handshake_accepted_while_the_server_stops_is_closed_politely(run, until):
+async def test_a_handshake_accepted_while_the_server_stops_is_closed_politely(until):
     """The server does not wait for the client any longer."""
 
     class View(WebSocketView):
@@ -62,34 +54,26 @@ def test_a_handshake_accepted_while_the_server_stops_is_closed_politely(run, unt
             asked.set()
             await accepts.wait()
 
-    async def scenario():
-        nonlocal asked, accepts
-        asked, accepts = asyncio.Event(), asyncio.Event()
-        async with serve(View, port=0, shutdown_timeout=1000, shutdown_code=1012) as server:
-            connecting = asyncio.ensure_future(connect(server.addresses[0]))
-            await asked.wait()
-            closing = asyncio.create_task(server.close())
-            await until(lambda: server.closing)
-            accepts.set()
-            client = await connecting
-            with pytest.raises(ConnectionClosed):
-                await client.recv()
-            assert (client.close_code, client.close_reason) == (1012, "server shutting down")
-            await closing
-
-    asked = accepts = None
-    run(scenario())
+    asked, accepts = asyncio.Event(), asyncio.Event()
+    async with serve(View, port=0, shutdown_timeout=1000, shutdown_code=1012) as server:
+        connecting = asyncio.ensure_future(connect(server.addresses[0]))
+        await asked.wait()
+        closing = asyncio.create_task(server.close())
+        await until(lambda: server.closing)
+        accepts.set()
+        client = await connecting
+        with pytest.raises(ConnectionClosed):
+            await client.recv()
+        assert (client.close_code, client.close_reason) == (1012, "server shutting down")
+        await closing
 
 
-def test_uvicorn_that_stops_cancels_the_hook(run, serving_asgi, dial, until):
-    async def scenario():
-        Told.made = None
-        async with serving_asgi(Undecided.as_asgi()) as server, dial(server) as peer:
-            await until(lambda: Told.made and Told.made.events)
-            stopping = asyncio.create_task(server.shut_down())
-            assert (await peer.head())[0] == 503
-            await until(lambda: Told.made.events == ["asked", "ended"])
-            peer.leave()
-            await stopping
-
-    run(scenario())
+async def test_uvicorn_that_stops_cancels_the_hook(serving_asgi, dial, until):
+    Told.made = None
+    async with serving_asgi(Undecided.as_asgi()) as server, dial(server) as peer:
+        await until(lambda: Told.made and Told.made.events)
+        stopping = asyncio.create_task(server.shut_down())
+        assert (await peer.head())[0] == 503
+        await until(lambda: Told.made.events == ["asked", "ended"])
+        peer.leave()
+        await stopping

@@ -38,73 +38,57 @@ def telling(opening=None, handling=None, closes=None):
     return View
 
 
-def test_no_message_is_handled_after_a_close_in_on_open(run, serving_asgi, dial, until, ws):
+async def test_no_message_is_handled_after_a_close_in_on_open(serving_asgi, dial, until, ws):
     opening = asyncio.Event()
     View = telling(opening=opening, closes="on_open")
-
-    async def scenario():
-        async with serving_asgi(View.as_asgi(), ws=ws) as server, dial(server) as peer:
-            await peer.head()
-            peer.send("delete", "everything")
-            await asyncio.sleep(0.05)
-            opening.set()
-            assert (await peer.closing())[0] == 1008
-            peer.send("now")
-            peer.close(1008)
-            await until(lambda: "on_close" in View.events)
-
-    run(scenario())
+    async with serving_asgi(View.as_asgi(), ws=ws) as server, dial(server) as peer:
+        await peer.head()
+        peer.send("delete", "everything")
+        await asyncio.sleep(0.05)
+        opening.set()
+        assert (await peer.closing())[0] == 1008
+        peer.send("now")
+        peer.close(1008)
+        await until(lambda: "on_close" in View.events)
     assert View.events == ["on_open begins", "on_open ends", "on_close"]
 
 
-def test_no_message_is_handled_after_a_close_in_a_handler(run, serving_asgi, dial, until, ws):
+async def test_no_message_is_handled_after_a_close_in_a_handler(serving_asgi, dial, until, ws):
     View = telling(closes="bad")
-
-    async def scenario():
-        async with serving_asgi(View.as_asgi(), ws=ws) as server, dial(server) as peer:
-            await peer.head()
-            peer.send("good", "bad", "delete", "everything")
-            assert (await peer.closing())[0] == 1008
-            peer.close(1008)
-            await until(lambda: "on_close" in View.events)
-
-    run(scenario())
+    async with serving_asgi(View.as_asgi(), ws=ws) as server, dial(server) as peer:
+        await peer.head()
+        peer.send("good", "bad", "delete", "everything")
+        assert (await peer.closing())[0] == 1008
+        peer.close(1008)
+        await until(lambda: "on_close" in View.events)
     assert View.events == ["on_open begins", "on_open ends", "good", "handled", "bad", "handled", "on_close"]
 
 
-def test_on_close_runs_after_on_open_has_ended(run, serving_asgi, dial, until, ws):
+async def test_on_close_runs_after_on_open_has_ended(serving_asgi, dial, until, ws):
     opening = asyncio.Event()
     View = telling(opening=opening)
-
-    async def scenario():
-        async with serving_asgi(View.as_asgi(), ws=ws) as server, dial(server) as peer:
-            await peer.head()
-            await until(lambda: View.events)
-            peer.close()
-            await peer.closing()
-            assert await peer.rest() == []
-            opening.set()
-            await until(lambda: "on_close" in View.events)
-
-    run(scenario())
+    async with serving_asgi(View.as_asgi(), ws=ws) as server, dial(server) as peer:
+        await peer.head()
+        await until(lambda: View.events)
+        peer.close()
+        await peer.closing()
+        assert await peer.rest() == []
+        opening.set()
+        await until(lambda: "on_close" in View.events)
     assert View.events == ["on_open begins", "on_open ends", "on_close"]
 
 
-def test_on_close_runs_after_the_handlers_have_ended(run, serving_asgi, dial, until, ws):
+async def test_on_close_runs_after_the_handlers_have_ended(serving_asgi, dial, until, ws):
     handling = asyncio.Event()
     View = telling(handling=handling)
-
-    async def scenario():
-        async with serving_asgi(View.as_asgi(), ws=ws) as server, dial(server) as peer:
-            await peer.head()
-            peer.send("work")
-            await until(lambda: "work" in View.events)
-            peer.close()
-            await peer.closing()
-            assert await peer.rest() == []
-            await asyncio.sleep(0.05)
-            handling.set()
-            await until(lambda: "on_close" in View.events)
-
-    run(scenario())
+    async with serving_asgi(View.as_asgi(), ws=ws) as server, dial(server) as peer:
+        await peer.head()
+        peer.send("work")
+        await until(lambda: "work" in View.events)
+        peer.close()
+        await peer.closing()
+        assert await peer.rest() == []
+        await asyncio.sleep(0.05)
+        handling.set()
+        await until(lambda: "on_close" in View.events)
     assert View.events[2:] == ["work", "handled", "on_close"]

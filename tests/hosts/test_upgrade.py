@@ -38,26 +38,22 @@ class Told(Echo):
         self.events += ("close",)
 
 
-def test_the_101_response_has_the_accept_key_and_nothing_else(run, serving, dial):
+async def test_the_101_response_has_the_accept_key_and_nothing_else(serving, dial):
     key = base64.b64encode(bytes(range(16))).decode()
     digest = hashlib.sha1((key + WebSocketView.MAGIC_STRING).encode()).digest()
-
-    async def scenario():
-        async with serving(Echo) as server, dial(server, headers={"Sec-WebSocket-Key": key}) as peer:
-            status, headers = await peer.head()
-            assert status == 101
-            assert headers == {
-                "upgrade": "websocket",
-                "connection": "Upgrade",
-                "sec-websocket-accept": base64.b64encode(digest).decode(),
-            }
-            view, _ = await server.views.get()
-            assert view.get_sec_accept_key(key) == headers["sec-websocket-accept"]
-
-    run(scenario())
+    async with serving(Echo) as server, dial(server, headers={"Sec-WebSocket-Key": key}) as peer:
+        status, headers = await peer.head()
+        assert status == 101
+        assert headers == {
+            "upgrade": "websocket",
+            "connection": "Upgrade",
+            "sec-websocket-accept": base64.b64encode(digest).decode(),
+        }
+        view, _ = await server.views.get()
+        assert view.get_sec_accept_key(key) == headers["sec-websocket-accept"]
 
 
-def test_a_view_has_its_request_and_results(run, connect):
+async def test_a_view_has_its_request_and_results(connect):
     class View(Echo):
         SUBPROTOCOLS = ("v2", "v1")
 
@@ -67,27 +63,24 @@ def test_a_view_has_its_request_and_results(run, connect):
         async def on_close(self, frame=None):
             self.state_in_on_close = self.state
 
-    async def scenario():
-        async with connect(View, headers={"Sec-WebSocket-Protocol": "v0, v1, v2"}) as session:
-            view = session.view
-            assert view.subprotocol == "v1"
-            assert view.extensions == ()
-            assert view.initiated_upgrade
-            assert view.client_websocket_version == view.min_websocket_version == 13
-            assert view.state is State.OPEN
-            assert view.state_in_on_open is State.OPEN
-            assert view.kwargs == {}
-            assert view.server is session.server
-            assert view.sock.getpeername() == session.peer.writer.get_extra_info("sockname")
-            assert view.request.client_address == view.sock.getpeername()[:2]
-            assert (view.close_code, view.close_reason) == (None, "")
-            assert view.strictly_async() is True
-            session.peer.close(4000, "enough")
-            await session.ended()
-            assert view.state is view.state_in_on_close is State.CLOSED
-            assert (view.close_code, view.close_reason) == (4000, "enough")
-
-    run(scenario())
+    async with connect(View, headers={"Sec-WebSocket-Protocol": "v0, v1, v2"}) as session:
+        view = session.view
+        assert view.subprotocol == "v1"
+        assert view.extensions == ()
+        assert view.initiated_upgrade
+        assert view.client_websocket_version == view.min_websocket_version == 13
+        assert view.state is State.OPEN
+        assert view.state_in_on_open is State.OPEN
+        assert view.kwargs == {}
+        assert view.server is session.server
+        assert view.sock.getpeername() == session.peer.writer.get_extra_info("sockname")
+        assert view.request.client_address == view.sock.getpeername()[:2]
+        assert (view.close_code, view.close_reason) == (None, "")
+        assert view.strictly_async() is True
+        session.peer.close(4000, "enough")
+        await session.ended()
+        assert view.state is view.state_in_on_close is State.CLOSED
+        assert (view.close_code, view.close_reason) == (4000, "enough")
 
 
 def test_a_view_has_defaults_before_the_handshake():
@@ -116,7 +109,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 @pytest.mark.parametrize("behind", [0, 3 * MIB], ids=["", "with bytes behind"])
-def test_a_refused_peer_gets_to_read_why(run, serving, dial, case, behind, log, until):
+async def test_a_refused_peer_gets_to_read_why(serving, dial, case, behind, log, until):
     """Unread bytes with a plain close() would reset the connection, and destroy the answer."""
     headers, without, expected = REFUSED[case]
 
@@ -127,62 +120,52 @@ def test_a_refused_peer_gets_to_read_why(run, serving, dial, case, behind, log, 
         async def on_close(self, frame=None):
             raise AssertionError("closed")
 
-    async def scenario():
-        async with serving(View) as server:
-            async with dial(server, headers=headers, without=without, behind=b"x" * behind) as peer:
-                view, end = await server.views.get()
-                status, headers_ = await peer.head()
-                assert status == expected
-                body = await peer.reader.read()
-                assert headers_["content-length"] == str(len(body))
-                assert parsedate_to_datetime(headers_["date"]) is not None
-                assert headers_["connection"] == ("Upgrade, close" if expected == 426 else "close")
-                assert end is None
-                assert view.state is State.CLOSED
-                assert not view.initiated_upgrade
-                assert view.request.META["DEBUG_MESSAGE"] == f"WebSocket Error: {body.decode().strip()}"
-            await until(view.request.transport.is_closing)
-            assert not log()
-
-    run(scenario())
+    async with serving(View) as server:
+        async with dial(server, headers=headers, without=without, behind=b"x" * behind) as peer:
+            view, end = await server.views.get()
+            status, headers_ = await peer.head()
+            assert status == expected
+            body = await peer.reader.read()
+            assert headers_["content-length"] == str(len(body))
+            assert parsedate_to_datetime(headers_["date"]) is not None
+            assert headers_["connection"] == ("Upgrade, close" if expected == 426 else "close")
+            assert end is None
+            assert view.state is State.CLOSED
+            assert not view.initiated_upgrade
+            assert view.request.META["DEBUG_MESSAGE"] == f"WebSocket Error: {body.decode().strip()}"
+        await until(view.request.transport.is_closing)
+        assert not log()
 
 
-def test_a_refused_peer_that_stays_is_disconnected(run, serving, dial):
+async def test_a_refused_peer_that_stays_is_disconnected(serving, dial):
     """The connection ends after the server's `linger_timeout`, which holds for pages and views."""
-
-    async def scenario():
-        limits = Limits(linger_timeout=0.05)
-        async with serving(Echo, limits=limits) as server, dial(server, without=["Sec-WebSocket-Key"]) as peer:
-            status, _ = await peer.head()
-            assert status == 400
-            await peer.reader.read()
-            # The peer keeps its side open and writes until it gets a reset.
-            with pytest.raises(ConnectionError):
-                while True:
-                    peer.write(b"x" * 1000)
-                    await peer.writer.drain()
-                    await asyncio.sleep(0.01)
-
-    run(scenario())
+    limits = Limits(linger_timeout=0.05)
+    async with serving(Echo, limits=limits) as server, dial(server, without=["Sec-WebSocket-Key"]) as peer:
+        status, _ = await peer.head()
+        assert status == 400
+        await peer.reader.read()
+        # The peer keeps its side open and writes until it gets a reset.
+        with pytest.raises(ConnectionError):
+            while True:
+                peer.write(b"x" * 1000)
+                await peer.writer.drain()
+                await asyncio.sleep(0.01)
 
 
-def test_a_refusal_can_be_read_over_tls(run, serving, dial, tls):
-    async def scenario():
-        async with serving(Echo, tls=tls) as server, dial(server, tls=tls, without=["Sec-WebSocket-Key"]) as peer:
-            status, _ = await peer.head()
-            assert status == 400
-            assert b"Sec-WebSocket-Key" in await peer.reader.read()
-
-    run(scenario())
+async def test_a_refusal_can_be_read_over_tls(serving, dial, tls):
+    async with serving(Echo, tls=tls) as server, dial(server, tls=tls, without=["Sec-WebSocket-Key"]) as peer:
+        status, _ = await peer.head()
+        assert status == 400
+        assert b"Sec-WebSocket-Key" in await peer.reader.read()
 
 
-def test_a_request_without_a_transport_is_a_mistake_of_the_host(run):
+async def test_a_request_without_a_transport_is_a_mistake_of_the_host():
     view = Echo(HttpRequest(headers=[("Host", "a")]))
     with pytest.raises(RuntimeError, match="no transport"):
-        run(view.run())
+        await view.run()
 
 
-def test_no_hook_is_called_if_the_peer_has_gone_before_the_answer(run, serving, dial, log):
+async def test_no_hook_is_called_if_the_peer_has_gone_before_the_answer(serving, dial, log):
     """No hook is called, and `run` does not wait for an end that has passed."""
 
     class View(Told):
@@ -193,21 +176,18 @@ def test_no_hook_is_called_if_the_peer_has_gone_before_the_answer(run, serving, 
             self.events += (upgraded,)
             return upgraded
 
-    async def scenario():
-        async with serving(View) as server, dial(server):
-            view, end = await server.views.get()
-            await asyncio.wait([end])
-            assert end.result() is None
-            assert view.events == (False,)
-            assert view.state is State.CLOSED
-            assert not view.initiated_upgrade
-            with pytest.raises(RuntimeError, match="not open yet"):
-                view.send("x")
-
-    run(scenario())
+    async with serving(View) as server, dial(server):
+        view, end = await server.views.get()
+        await asyncio.wait([end])
+        assert end.result() is None
+        assert view.events == (False,)
+        assert view.state is State.CLOSED
+        assert not view.initiated_upgrade
+        with pytest.raises(RuntimeError, match="not open yet"):
+            view.send("x")
 
 
-def test_no_hook_is_called_if_the_peer_goes_before_the_view_opens(run, serving, dial, log):
+async def test_no_hook_is_called_if_the_peer_goes_before_the_view_opens(serving, dial, log):
     """No hook is called: the connection has never been open to the view."""
 
     class View(Told):
@@ -217,19 +197,15 @@ def test_no_hook_is_called_if_the_peer_goes_before_the_view_opens(run, serving, 
             await asyncio.sleep(0.01)
             return upgraded
 
-    async def scenario():
-        async with serving(View) as server, dial(server):
-            view, end = await server.views.get()
-            await asyncio.wait([end])
-            assert end.result() is None
-            assert view.events == ()
-            assert view.state is State.CLOSED
-            assert view.close_code == 1006
-            with pytest.raises(ConnectionClosed):
-                await view.send("x")
-
-    run(scenario())
-    assert log() == []
+    async with serving(View) as server, dial(server):
+        view, end = await server.views.get()
+        await asyncio.wait([end])
+        assert end.result() is None
+        assert view.events == ()
+        assert view.state is State.CLOSED
+        assert view.close_code == 1006
+        with pytest.raises(ConnectionClosed):
+            await view.send("x")
     assert not log()
 
 
@@ -240,72 +216,55 @@ def test_no_hook_is_called_if_the_peer_goes_before_the_view_opens(run, serving, 
     ("origin", "status"),
     [("http://localhost:{}", 101), ("https://localhost:{}", 101), ("http://localhost", 403), ("null", 403)],
 )
-def test_pages_of_the_servers_own_host_may_connect(run, serving, dial, origin, status):
-    async def scenario():
-        async with serving(Echo) as server:
-            port = server.port
-            headers = {"Host": f"localhost:{port}", "Origin": origin.format(port)}
-            async with dial(server, headers=headers) as peer:
-                assert (await peer.head())[0] == status
-
-    run(scenario())
+async def test_pages_of_the_servers_own_host_may_connect(serving, dial, origin, status):
+    async with serving(Echo) as server:
+        port = server.port
+        headers = {"Host": f"localhost:{port}", "Origin": origin.format(port)}
+        async with dial(server, headers=headers) as peer:
+            assert (await peer.head())[0] == status
 
 
 @pytest.mark.parametrize(("scheme", "status"), [("https", 101), ("http", 403)])
-def test_over_tls_only_https_pages_may_connect(run, serving, dial, tls, scheme, status):
-    async def scenario():
-        async with serving(Echo, tls=tls) as server:
-            headers = {"Host": f"localhost:{server.port}", "Origin": f"{scheme}://localhost:{server.port}"}
-            async with dial(server, headers=headers, tls=tls) as peer:
-                assert (await peer.head())[0] == status
-
-    run(scenario())
+async def test_over_tls_only_https_pages_may_connect(serving, dial, tls, scheme, status):
+    async with serving(Echo, tls=tls) as server:
+        headers = {"Host": f"localhost:{server.port}", "Origin": f"{scheme}://localhost:{server.port}"}
+        async with dial(server, headers=headers, tls=tls) as peer:
+            assert (await peer.head())[0] == status
 
 
-def test_allowed_origins_replace_the_servers_own(run, serving, dial):
+async def test_allowed_origins_replace_the_servers_own(serving, dial):
     class Open(Echo):
         ALLOWED_ORIGINS = ("https://app.example",)
 
-    async def scenario():
-        async with serving(Open) as server:
-            for origin, status in (("https://app.example", 101), (f"http://127.0.0.1:{server.port}", 403)):
-                async with dial(server, headers={"Origin": origin}) as peer:
-                    assert (await peer.head())[0] == status
-
-    run(scenario())
+    async with serving(Open) as server:
+        for origin, status in (("https://app.example", 101), (f"http://127.0.0.1:{server.port}", 403)):
+            async with dial(server, headers={"Origin": origin}) as peer:
+                assert (await peer.head())[0] == status
 
 
 # Bytes that come with the request
 
 
-def test_frames_behind_the_request_are_handled(run, connect):
+async def test_frames_behind_the_request_are_handled(connect):
     frames = [Frame(OpCode.TEXT, payload=b"%d" % i).serialize(mask=True) for i in range(20)]
-
-    async def scenario():
-        async with connect(Echo, behind=b"".join(frames)) as session:
-            for i in range(20):
-                assert await session.peer.message() == str(i)
-            session.peer.send("later")
-            assert await session.peer.message() == "later"
-
-    run(scenario())
+    async with connect(Echo, behind=b"".join(frames)) as session:
+        for i in range(20):
+            assert await session.peer.message() == str(i)
+        session.peer.send("later")
+        assert await session.peer.message() == "later"
 
 
 @pytest.mark.parametrize("cut", [1, 2, 5, 6, 7, 100, 70_000])
-def test_a_frame_may_begin_behind_the_request(run, connect, cut):
+async def test_a_frame_may_begin_behind_the_request(connect, cut):
     frame = Frame(OpCode.BINARY, payload=bytes(70_000)).serialize(mask=True)
-
-    async def scenario():
-        async with connect(Echo, behind=frame[:cut]) as session:
-            session.peer.write(frame[cut:])
-            assert await session.peer.message() == bytes(70_000)
-
-    run(scenario())
+    async with connect(Echo, behind=frame[:cut]) as session:
+        session.peer.write(frame[cut:])
+        assert await session.peer.message() == bytes(70_000)
 
 
 @pytest.mark.parametrize("by_run", [False, True], ids=["started", "run"])
 @pytest.mark.parametrize("size", [1000, 100_000, MIB])
-def test_bytes_behind_the_request_are_not_overtaken_by_later_reads(run, connect, by_run, size):
+async def test_bytes_behind_the_request_are_not_overtaken_by_later_reads(connect, by_run, size):
     """The bytes exceed one read: later reads must not overtake the bytes read with the request."""
 
     class View(Echo):
@@ -313,55 +272,41 @@ def test_bytes_behind_the_request_are_not_overtaken_by_later_reads(run, connect,
 
     frames = [Frame(OpCode.BINARY, payload=i.to_bytes(2) + bytes(size)).serialize(mask=True) for i in range(2)]
     frames += [Frame(OpCode.TEXT, payload=b"%d" % i).serialize(mask=True) for i in range(2 * MIB // size)]
-
-    async def scenario():
-        async with connect(View, by_run=by_run, behind=b"".join(frames)) as session:
-            for i in range(2):
-                assert await session.peer.message() == i.to_bytes(2) + bytes(size)
-            for i in range(len(frames) - 2):
-                assert await session.peer.message() == str(i)
-
-    run(scenario())
+    async with connect(View, by_run=by_run, behind=b"".join(frames)) as session:
+        for i in range(2):
+            assert await session.peer.message() == i.to_bytes(2) + bytes(size)
+        for i in range(len(frames) - 2):
+            assert await session.peer.message() == str(i)
 
 
-def test_a_close_frame_behind_the_request_is_answered(run, connect):
-    async def scenario():
-        closing = Frame(OpCode.CLOSE, payload=b"\x03\xe8").serialize(mask=True)
-        async with connect(Echo, behind=closing) as session:
-            assert await session.peer.closing() == (1000, "")
-            assert await session.peer.rest() == []
-            await session.ended()
-            assert session.view.close_code == 1000
-
-    run(scenario())
+async def test_a_close_frame_behind_the_request_is_answered(connect):
+    closing = Frame(OpCode.CLOSE, payload=b"\x03\xe8").serialize(mask=True)
+    async with connect(Echo, behind=closing) as session:
+        assert await session.peer.closing() == (1000, "")
+        assert await session.peer.rest() == []
+        await session.ended()
+        assert session.view.close_code == 1000
 
 
-def test_messages_behind_the_request_are_answered_before_the_close_frame(run, connect):
+async def test_messages_behind_the_request_are_answered_before_the_close_frame(connect):
     """Early bytes get the same answers as later ones."""
-
-    async def scenario():
-        behind = b"".join(Frame(opcode, payload=b"\x03\xe8").serialize(mask=True) for opcode in (2, 9, 2, 8))
-        async with connect(Echo, behind=behind) as session:
-            frames = await session.peer.rest()
-            opcodes = [frame.opcode for frame in frames]
-            assert sorted(opcodes) == [2, 2, 8, 10]
-            assert opcodes[-1] == OpCode.CLOSE
-
-    run(scenario())
+    behind = b"".join(Frame(opcode, payload=b"\x03\xe8").serialize(mask=True) for opcode in (2, 9, 2, 8))
+    async with connect(Echo, behind=behind) as session:
+        frames = await session.peer.rest()
+        opcodes = [frame.opcode for frame in frames]
+        assert sorted(opcodes) == [2, 2, 8, 10]
+        assert opcodes[-1] == OpCode.CLOSE
 
 
-def test_a_breach_behind_the_request_is_answered_with_its_code(run, connect):
-    async def scenario():
-        message = Frame(OpCode.TEXT, payload=b"first").serialize(mask=True)
-        async with connect(Echo, behind=message + b"\x83\x80") as session:
-            assert await session.peer.message() == "first"
-            assert await session.peer.closing() == (1002, "reserved opcode")
-            assert await session.peer.rest() == []
-
-    run(scenario())
+async def test_a_breach_behind_the_request_is_answered_with_its_code(connect):
+    message = Frame(OpCode.TEXT, payload=b"first").serialize(mask=True)
+    async with connect(Echo, behind=message + b"\x83\x80") as session:
+        assert await session.peer.message() == "first"
+        assert await session.peer.closing() == (1002, "reserved opcode")
+        assert await session.peer.rest() == []
 
 
-def test_on_open_precedes_messages_sent_with_the_request(run, connect):
+async def test_on_open_precedes_messages_sent_with_the_request(connect):
     class View(WebSocketView):
         async def on_open(self):
             await self.send("open")
@@ -371,12 +316,9 @@ def test_on_open_precedes_messages_sent_with_the_request(run, connect):
         async def on_receive(self, message, opcode):
             await self.send(message)
 
-    async def scenario():
-        behind = Frame(OpCode.TEXT, payload=b"early").serialize(mask=True)
-        async with connect(View, behind=behind) as session:
-            assert [await session.peer.message() for _ in range(3)] == ["open", "ready", "early"]
-
-    run(scenario())
+    behind = Frame(OpCode.TEXT, payload=b"early").serialize(mask=True)
+    async with connect(View, behind=behind) as session:
+        assert [await session.peer.message() for _ in range(3)] == ["open", "ready", "early"]
 
 
 # Extensions of a view's own
@@ -395,60 +337,51 @@ def leaves(parameters):
     [raises, leaves, lambda parameters: "x-own", lambda parameters: True, lambda parameters: Extension("not a token")],
     ids=["raises", "leaves", "str", "bool", "bad name"],
 )
-def test_a_negotiator_that_fails_is_answered_in_http_and_logged(run, serving, dial, log, negotiator):
+async def test_a_negotiator_that_fails_is_answered_in_http_and_logged(serving, dial, log, negotiator):
     class View(Echo):
         EXTENSIONS = {"x-own": negotiator}  # noqa: RUF012
 
-    async def scenario():
-        async with serving(View) as server:
-            async with dial(server, headers={"Sec-WebSocket-Extensions": "x-own"}) as peer:
-                assert (await peer.head())[0] == 500
-                assert await peer.reader.read() == b"internal error\n"
-            view, ended = await server.views.get()
-            assert ended is None
-            assert view.state is State.CLOSED
-            async with dial(server) as peer:
-                assert (await peer.head())[0] == 101
-
-    run(scenario())
+    async with serving(View) as server:
+        async with dial(server, headers={"Sec-WebSocket-Extensions": "x-own"}) as peer:
+            assert (await peer.head())[0] == 500
+            assert await peer.reader.read() == b"internal error\n"
+        view, ended = await server.views.get()
+        assert ended is None
+        assert view.state is State.CLOSED
+        async with dial(server) as peer:
+            assert (await peer.head())[0] == 101
     (entry,) = log()
     assert entry.level == "ERROR"
     assert "handshake of View" in entry.message
     assert entry.error is not None
 
 
-def test_a_negotiator_may_refuse_the_handshake(run, serving, dial, log):
+async def test_a_negotiator_may_refuse_the_handshake(serving, dial, log):
     def refuse(parameters):
         raise HandshakeError(400, "x-own needs a version")
 
     class View(Echo):
         EXTENSIONS = {"x-own": refuse}  # noqa: RUF012
 
-    async def scenario():
-        async with serving(View) as server, dial(server, headers={"Sec-WebSocket-Extensions": "x-own"}) as peer:
-            assert (await peer.head())[0] == 400
-
-    run(scenario())
+    async with serving(View) as server, dial(server, headers={"Sec-WebSocket-Extensions": "x-own"}) as peer:
+        assert (await peer.head())[0] == 400
     assert log() == []
 
 
 # HEAD
 
 
-def test_a_head_request_is_refused_without_a_body(run, serving):
-    async def scenario():
-        async with serving(Echo) as server:
-            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-            writer.write(b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
-            assert head.startswith(b"HTTP/1.1 405 ")
-            assert (b"Content-Length: 0" in head, body) == (False, b"")
-            writer.close()
-
-    run(scenario())
+async def test_a_head_request_is_refused_without_a_body(serving):
+    async with serving(Echo) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 405 ")
+        assert (b"Content-Length: 0" in head, body) == (False, b"")
+        writer.close()
 
 
-def test_ending_a_stream_that_the_peer_has_reset_aborts_it(run):
+async def test_ending_a_stream_that_the_peer_has_reset_aborts_it():
     """The reset arrives between the response and the end of the stream, so asyncio has not noticed it."""
 
     class Lost(asyncio.Protocol):
@@ -458,15 +391,12 @@ def test_ending_a_stream_that_the_peer_has_reset_aborts_it(run):
         def connection_lost(self, exc):
             self.lost.set()
 
-    async def scenario():
-        with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as peer:
-            peer.connect(listener.getsockname())
-            accepted, _ = listener.accept()
-            server, protocol = await asyncio.get_running_loop().connect_accepted_socket(Lost, accepted)
-            server.write(b"answer")
-            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            peer.close()
-            end_stream(server)
-            await protocol.lost.wait()
-
-    run(scenario())
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as peer:
+        peer.connect(listener.getsockname())
+        accepted, _ = listener.accept()
+        server, protocol = await asyncio.get_running_loop().connect_accepted_socket(Lost, accepted)
+        server.write(b"answer")
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
+        end_stream(server)
+        await protocol.lost.wait()

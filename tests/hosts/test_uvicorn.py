@@ -24,23 +24,19 @@ SET_BY_SERVER = (
 # Messages
 
 
-def test_messages_are_received_unchanged(run, serving_asgi, dial, http, either_tls):
+async def test_messages_are_received_unchanged(serving_asgi, dial, http, either_tls):
     app = App()
     messages = ["text", b"binary", "", b"", "mixed: é ✓ 🦆\0", bytes(range(256)), "🦆" * 20_000]
-
-    async def scenario():
-        async with (
-            serving_asgi(app, http=http, tls=either_tls) as server,
-            dial(server, tls=either_tls, read_limit=2**20) as peer,
-        ):
-            await peer.head()
-            peer.send(*messages)
-            assert [await peer.message() for _ in messages] == messages
-            peer.close(4000, "enough")
-            assert await peer.closing() == (4000, "")
-            assert await peer.rest() == []
-
-    run(scenario())
+    async with (
+        serving_asgi(app, http=http, tls=either_tls) as server,
+        dial(server, tls=either_tls, read_limit=2**20) as peer,
+    ):
+        await peer.head()
+        peer.send(*messages)
+        assert [await peer.message() for _ in messages] == messages
+        peer.close(4000, "enough")
+        assert await peer.closing() == (4000, "")
+        assert await peer.rest() == []
     connect, *received, disconnect = app.events
     assert connect == {"type": "websocket.connect"}
     keys = {str: "text", bytes: "bytes"}
@@ -48,49 +44,37 @@ def test_messages_are_received_unchanged(run, serving_asgi, dial, http, either_t
     assert disconnect == {"type": "websocket.disconnect", "code": 4000, "reason": "enough"}
 
 
-def test_fragments_are_received_as_one_message(run, serving_asgi, dial):
-    async def scenario():
-        async with serving_asgi(App()) as server, dial(server) as peer:
-            await peer.head()
-            peer.send(
-                Frame(OpCode.TEXT, False, b"frag"), Frame(OpCode.PING), Frame(OpCode.CONTINUATION, payload=b"ments")
-            )
-            assert (await peer.frame()).opcode == OpCode.PONG
-            assert await peer.message() == "fragments"
-
-    run(scenario())
+async def test_fragments_are_received_as_one_message(serving_asgi, dial):
+    async with serving_asgi(App()) as server, dial(server) as peer:
+        await peer.head()
+        peer.send(Frame(OpCode.TEXT, False, b"frag"), Frame(OpCode.PING), Frame(OpCode.CONTINUATION, payload=b"ments"))
+        assert (await peer.frame()).opcode == OpCode.PONG
+        assert await peer.message() == "fragments"
 
 
-def test_a_message_of_some_mib_leaves_in_one_frame(run, serving_asgi, dial):
+async def test_a_message_of_some_mib_leaves_in_one_frame(serving_asgi, dial):
     message = bytes(range(256)) * 12_000
-
-    async def scenario():
-        async with serving_asgi(App()) as server, dial(server, read_limit=2**23) as peer:
-            await peer.head()
-            peer.send(message)
-            assert (await peer.message() == message) is True
-
-    run(scenario())
+    async with serving_asgi(App()) as server, dial(server, read_limit=2**23) as peer:
+        await peer.head()
+        peer.send(message)
+        assert (await peer.message() == message) is True
 
 
-def test_messages_before_the_acceptance_are_kept(run, serving_asgi, dial, until):
+async def test_messages_before_the_acceptance_are_kept(serving_asgi, dial, until):
     accepted = asyncio.Event()
 
     async def slow(scope, receive, send):
         await accepted.wait()
         await App()(scope, receive, send)
 
-    async def scenario():
-        async with serving_asgi(slow) as server, dial(server) as peer:
-            await until(lambda: server.state.tasks)
-            messages = [f"message {i}" for i in range(5000)]  # more than is kept: the rest waits in the socket
-            peer.send(*messages)
-            await asyncio.sleep(0.05)
-            accepted.set()
-            assert (await peer.head())[0] == 101
-            assert [await peer.message() for _ in messages] == messages
-
-    run(scenario())
+    async with serving_asgi(slow) as server, dial(server) as peer:
+        await until(lambda: server.state.tasks)
+        messages = [f"message {i}" for i in range(5000)]  # more than is kept: the rest waits in the socket
+        peer.send(*messages)
+        await asyncio.sleep(0.05)
+        accepted.set()
+        assert (await peer.head())[0] == 101
+        assert [await peer.message() for _ in messages] == messages
 
 
 @pytest.mark.parametrize(
@@ -106,7 +90,7 @@ def test_messages_before_the_acceptance_are_kept(run, serving_asgi, dial, until)
         ({"type": "websocket.close", "code": 99}, ValueError),
     ],
 )
-def test_invalid_events_are_refused(run, serving_asgi, dial, event, error):
+async def test_invalid_events_are_refused(serving_asgi, dial, event, error):
     """The connection stays as it is."""
     done = []
 
@@ -118,13 +102,10 @@ def test_invalid_events_are_refused(run, serving_asgi, dial, event, error):
         await send({"type": "websocket.send", "text": "still here", "bytes": None})
         done.append(True)
 
-    async def scenario():
-        async with serving_asgi(app) as server, dial(server) as peer:
-            await peer.head()
-            assert await peer.message() == "still here"
-            assert await peer.closing() == (1000, "")
-
-    run(scenario())
+    async with serving_asgi(app) as server, dial(server) as peer:
+        await peer.head()
+        assert await peer.message() == "still here"
+        assert await peer.closing() == (1000, "")
     assert done
 
 
@@ -144,7 +125,7 @@ def test_invalid_events_are_refused(run, serving_asgi, dial, event, error):
         ({"type": "websocket.http.response.start", "status": 404, "headers": [("a", b"")]}, TypeError, "are bytes"),
     ],
 )
-def test_invalid_answers_are_refused_with_advice(run, serving_asgi, dial, event, error, advice):
+async def test_invalid_answers_are_refused_with_advice(serving_asgi, dial, event, error, advice):
     """The application may still accept."""
 
     async def app(scope, receive, send):
@@ -153,19 +134,16 @@ def test_invalid_answers_are_refused_with_advice(run, serving_asgi, dial, event,
             await send(event)
         await send({**ACCEPT, "headers": iter([(b"sec-websocket-protocol", b"one")])})
 
-    async def scenario():
-        async with serving_asgi(app) as server, dial(server, headers={"Sec-WebSocket-Protocol": "one"}) as peer:
-            status, headers = await peer.head()
-            assert (status, headers["sec-websocket-protocol"]) == (101, "one")
-            assert await peer.closing() == (1000, "")
-
-    run(scenario())
+    async with serving_asgi(app) as server, dial(server, headers={"Sec-WebSocket-Protocol": "one"}) as peer:
+        status, headers = await peer.head()
+        assert (status, headers["sec-websocket-protocol"]) == (101, "one")
+        assert await peer.closing() == (1000, "")
 
 
 # The request and its answer
 
 
-def test_a_client_that_stays_behind_its_close_frame_is_not_waited_for(run, serving_asgi, dial, tls):
+async def test_a_client_that_stays_behind_its_close_frame_is_not_waited_for(serving_asgi, dial, tls):
     """TLS would wait for the peer's end, but the closing handshake is complete."""
 
     class View(WebSocketView):
@@ -180,25 +158,18 @@ def test_a_client_that_stays_behind_its_close_frame_is_not_waited_for(run, servi
                 while server.state.connections or server.state.tasks:  # noqa: ASYNC110
                     await asyncio.sleep(0.001)
 
-    async def scenario():
-        await asyncio.gather(closed(App()), closed(View.as_asgi()))
-
-    run(scenario())
+    await asyncio.gather(closed(App()), closed(View.as_asgi()))
 
 
-def test_the_scope_is_that_of_the_specification(run, serving_asgi, dial, http, either_tls):
+async def test_the_scope_is_that_of_the_specification(serving_asgi, dial, http, either_tls):
     app = App()
     headers = {"Sec-WebSocket-Protocol": "one, two", "X-Name": "caf\xe9"}
-
-    async def scenario():
-        async with (
-            serving_asgi(app, http=http, tls=either_tls, root_path="/root") as server,
-            dial(server, target="/a%20path/%2F?q=%20", headers=headers, tls=either_tls) as peer,
-        ):
-            await peer.head()
-            assert app.scope["server"] == ("127.0.0.1", server.port)
-
-    run(scenario())
+    async with (
+        serving_asgi(app, http=http, tls=either_tls, root_path="/root") as server,
+        dial(server, target="/a%20path/%2F?q=%20", headers=headers, tls=either_tls) as peer,
+    ):
+        await peer.head()
+        assert app.scope["server"] == ("127.0.0.1", server.port)
     scope = app.scope
     assert scope["type"] == "websocket"
     assert scope["asgi"] == {"version": "3.0", "spec_version": "2.4"}
@@ -216,28 +187,20 @@ def test_the_scope_is_that_of_the_specification(run, serving_asgi, dial, http, e
 
 
 @pytest.mark.parametrize("offers", ["one,, two", ", one, two", "one, two,"])
-def test_the_subprotocols_of_the_scope_omit_empty_members_of_the_list(run, serving_asgi, dial, offers):
+async def test_the_subprotocols_of_the_scope_omit_empty_members_of_the_list(serving_asgi, dial, offers):
     app = App()
-
-    async def scenario():
-        async with serving_asgi(app) as server, dial(server, headers={"Sec-WebSocket-Protocol": offers}) as peer:
-            await peer.head()
-
-    run(scenario())
+    async with serving_asgi(app) as server, dial(server, headers={"Sec-WebSocket-Protocol": offers}) as peer:
+        await peer.head()
     assert app.scope["subprotocols"] == ["one", "two"]
 
 
 @pytest.mark.parametrize(
     ("target", "path", "query"), [("ws://other:81/a%20b?c=d", "/a b", b"c=d"), ("ws://other:81?c=d", "/", b"c=d")]
 )
-def test_the_scope_has_the_path_and_the_host_of_an_absolute_target(run, serving_asgi, dial, http, target, path, query):
+async def test_the_scope_has_the_path_and_the_host_of_an_absolute_target(serving_asgi, dial, http, target, path, query):
     app = App()
-
-    async def scenario():
-        async with serving_asgi(app, http=http) as server, dial(server, target=target) as peer:
-            assert (await peer.head())[0] == 101
-
-    run(scenario())
+    async with serving_asgi(app, http=http) as server, dial(server, target=target) as peer:
+        assert (await peer.head())[0] == 101
     assert (app.scope["path"], app.scope["query_string"]) == (path, query)
     assert [value for name, value in app.scope["headers"] if name == b"host"] == [b"other:81"]
 
@@ -247,72 +210,53 @@ def test_the_scope_has_the_path_and_the_host_of_an_absolute_target(run, serving_
     [{"without": ["Host"]}, {"headers": {"host": "b"}}, {"headers": {"Host": "a b"}}, {"target": "ws://user@a/"}],
     ids=["none", "two", "a space", "a user"],
 )
-def test_a_request_without_one_well_formed_host_is_refused(run, serving_asgi, dial, changes):
+async def test_a_request_without_one_well_formed_host_is_refused(serving_asgi, dial, changes):
     app = App()
-
-    async def scenario():
-        async with serving_asgi(app) as server, dial(server, **changes) as peer:
-            assert (await peer.head())[0] == 400
-
-    run(scenario())
+    async with serving_asgi(app) as server, dial(server, **changes) as peer:
+        assert (await peer.head())[0] == 400
     assert app.scope is None
 
 
-def test_uvicorn_applies_the_headers_of_a_proxy(run, serving_asgi, dial, caplog):
+async def test_uvicorn_applies_the_headers_of_a_proxy(serving_asgi, dial, caplog):
     caplog.set_level("INFO", "uvicorn.error")
     app = App()
     headers = {"X-Forwarded-For": "192.0.2.7", "X-Forwarded-Proto": "https"}
-
-    async def scenario():
-        async with serving_asgi(app) as server, dial(server, target="/chat?x=1", headers=headers) as peer:
-            await peer.head()
-
-    run(scenario())
+    async with serving_asgi(app) as server, dial(server, target="/chat?x=1", headers=headers) as peer:
+        await peer.head()
     assert app.scope["client"] == ("192.0.2.7", 0)
     assert app.scope["scheme"] == "wss"
     assert '192.0.2.7:0 - "WebSocket /chat?x=1" [accepted]' in caplog.messages
 
 
-def test_the_address_of_a_proxy_does_not_break_a_line(run, serving_asgi, dial, caplog):
+async def test_the_address_of_a_proxy_does_not_break_a_line(serving_asgi, dial, caplog):
     caplog.set_level("INFO", "uvicorn.error")
-
-    async def scenario():
-        headers = {"X-Forwarded-For": "a\x85b\x9b31m"}
-        async with serving_asgi(App()) as server, dial(server, target="/chat", headers=headers) as peer:
-            await peer.head()
-
-    run(scenario())
+    headers = {"X-Forwarded-For": "a\x85b\x9b31m"}
+    async with serving_asgi(App()) as server, dial(server, target="/chat", headers=headers) as peer:
+        await peer.head()
     assert '- "WebSocket /chat" [accepted]' in caplog.text
     assert all(message.isprintable() for message in caplog.messages)
 
 
-def test_the_application_accepts_with_a_subprotocol_and_headers(run, serving_asgi, dial):
+async def test_the_application_accepts_with_a_subprotocol_and_headers(serving_asgi, dial):
     app = App(subprotocol="two", headers=[(b"X-Name", b"value"), (b"set-cookie", b"a=b")])
-
-    async def scenario():
-        async with (
-            serving_asgi(app) as server,
-            dial(server, headers={"Sec-WebSocket-Protocol": "one, two"}) as peer,
-        ):
-            status, headers = await peer.head()
-            assert status == 101
-            assert headers["sec-websocket-protocol"] == "two"
-            assert headers["x-name"] == "value"
-            assert headers["set-cookie"] == "a=b"
-            assert headers["server"] == "uvicorn"
-            peer.send("hello")
-            assert await peer.message() == "hello"
-
-    run(scenario())
+    async with (
+        serving_asgi(app) as server,
+        dial(server, headers={"Sec-WebSocket-Protocol": "one, two"}) as peer,
+    ):
+        status, headers = await peer.head()
+        assert status == 101
+        assert headers["sec-websocket-protocol"] == "two"
+        assert headers["x-name"] == "value"
+        assert headers["set-cookie"] == "a=b"
+        assert headers["server"] == "uvicorn"
+        peer.send("hello")
+        assert await peer.message() == "hello"
 
 
 @pytest.mark.parametrize("header", [(b"x", b"a\r\nb: c"), (b"x y", b"value"), (b"", b"value"), (b"x", b"\0")])
-def test_a_header_with_a_line_break_is_refused(run, serving_asgi, dial, caplog, header):
-    async def scenario():
-        async with serving_asgi(App(headers=[header])) as server, dial(server) as peer:
-            assert (await peer.head())[0] == 500
-
-    run(scenario())
+async def test_a_header_with_a_line_break_is_refused(serving_asgi, dial, caplog, header):
+    async with serving_asgi(App(headers=[header])) as server, dial(server) as peer:
+        assert (await peer.head())[0] == 500
     assert any(isinstance(record.exc_info[1], ValueError) for record in caplog.records if record.exc_info)
 
 
@@ -324,42 +268,31 @@ def test_a_header_with_a_line_break_is_refused(run, serving_asgi, dial, caplog, 
         ({"headers": {"Sec-WebSocket-Version": "12"}}, 426),
     ],
 )
-def test_a_request_that_is_no_handshake_is_refused_before_the_application(
-    run, serving_asgi, dial, http, either_tls, changes, status
+async def test_a_request_that_is_no_handshake_is_refused_before_the_application(
+    serving_asgi, dial, http, either_tls, changes, status
 ):
     app = App()
-
-    async def scenario():
-        async with (
-            serving_asgi(app, http=http, tls=either_tls) as server,
-            dial(server, tls=either_tls, **changes) as peer,
-        ):
-            assert (await peer.head())[0] == status
-            await peer.reader.read()
-
-    run(scenario())
+    async with (
+        serving_asgi(app, http=http, tls=either_tls) as server,
+        dial(server, tls=either_tls, **changes) as peer,
+    ):
+        assert (await peer.head())[0] == status
+        await peer.reader.read()
     assert app.scope is None
 
 
-def test_any_origin_may_connect_as_far_as_the_server_is_concerned(run, serving_asgi, dial):
-    async def scenario():
-        async with serving_asgi(App()) as server, dial(server, headers={"Origin": "http://example.org"}) as peer:
-            assert (await peer.head())[0] == 101
-
-    run(scenario())
+async def test_any_origin_may_connect_as_far_as_the_server_is_concerned(serving_asgi, dial):
+    async with serving_asgi(App()) as server, dial(server, headers={"Origin": "http://example.org"}) as peer:
+        assert (await peer.head())[0] == 101
 
 
-def test_closing_before_accepting_is_403(run, serving_asgi, dial):
+async def test_closing_before_accepting_is_403(serving_asgi, dial):
     outcome = []
-
-    async def scenario():
-        app = answering({"type": "websocket.close", "code": 4000}, outcome=outcome)
-        async with serving_asgi(app) as server, dial(server) as peer:
-            status, headers = await peer.head()
-            assert (status, headers["content-length"], headers["connection"]) == (403, "0", "close")
-            assert await peer.reader.read() == b""
-
-    run(scenario())
+    app = answering({"type": "websocket.close", "code": 4000}, outcome=outcome)
+    async with serving_asgi(app) as server, dial(server) as peer:
+        status, headers = await peer.head()
+        assert (status, headers["content-length"], headers["connection"]) == (403, "0", "close")
+        assert await peer.reader.read() == b""
     assert outcome == [{"type": "websocket.disconnect", "code": 1006}]
 
 
@@ -376,18 +309,15 @@ BODY = {"type": "websocket.http.response.body"}
         ([], None),
     ],
 )
-def test_the_application_denies_with_a_response(run, serving_asgi, dial, bodies, length):
-    async def scenario():
-        async with serving_asgi(answering(START, *bodies)) as server, dial(server) as peer:
-            status, headers = await peer.head()
-            assert (status, headers["x-name"], headers["connection"]) == (404, "value", "close")
-            assert headers.get("content-length") == length
-            assert await peer.reader.read() == b"".join(body.get("body", b"") for body in bodies)
-
-    run(scenario())
+async def test_the_application_denies_with_a_response(serving_asgi, dial, bodies, length):
+    async with serving_asgi(answering(START, *bodies)) as server, dial(server) as peer:
+        status, headers = await peer.head()
+        assert (status, headers["x-name"], headers["connection"]) == (404, "value", "close")
+        assert headers.get("content-length") == length
+        assert await peer.reader.read() == b"".join(body.get("body", b"") for body in bodies)
 
 
-def test_send_of_a_response_waits_for_a_slow_client(run, serving_asgi, dial):
+async def test_send_of_a_response_waits_for_a_slow_client(serving_asgi, dial):
     """`send` waits for it, and then for its end."""
     sent = []
 
@@ -398,14 +328,11 @@ def test_send_of_a_response_waits_for_a_slow_client(run, serving_asgi, dial):
             sent.append(1)
         await send(BODY)
 
-    async def scenario():
-        async with serving_asgi(app) as server, dial(server, receive_buffer=4096) as peer:
-            await peer.head()
-            await settled(sent)
-            assert len(sent) < 160
-            assert len(await peer.reader.read()) == 160 * 65536
-
-    run(scenario())
+    async with serving_asgi(app) as server, dial(server, receive_buffer=4096) as peer:
+        await peer.head()
+        await settled(sent)
+        assert len(sent) < 160
+        assert len(await peer.reader.read()) == 160 * 65536
 
 
 @pytest.mark.parametrize(
@@ -418,34 +345,24 @@ def test_send_of_a_response_waits_for_a_slow_client(run, serving_asgi, dial):
     ],
     ids=["none", "send", "101", "700"],
 )
-def test_an_application_that_does_not_answer_gets_500_for_it(run, serving_asgi, dial, events):
-    async def scenario():
-        async with serving_asgi(answering(*events)) as server, dial(server) as peer:
-            assert (await peer.head())[0] == 500
-            assert await peer.reader.read() == b"Internal Server Error"
-
-    run(scenario())
+async def test_an_application_that_does_not_answer_gets_500_for_it(serving_asgi, dial, events):
+    async with serving_asgi(answering(*events)) as server, dial(server) as peer:
+        assert (await peer.head())[0] == 500
+        assert await peer.reader.read() == b"Internal Server Error"
 
 
-def test_a_second_start_of_a_response_is_an_error_of_the_application(run, serving_asgi, dial, caplog):
-    async def scenario():
-        async with serving_asgi(answering(START, START)) as server, dial(server) as peer:
-            assert (await peer.head())[0] == 404
-
-    run(scenario())
+async def test_a_second_start_of_a_response_is_an_error_of_the_application(serving_asgi, dial, caplog):
+    async with serving_asgi(answering(START, START)) as server, dial(server) as peer:
+        assert (await peer.head())[0] == 404
     assert "Exception in ASGI application" in caplog.text
 
 
 @pytest.mark.parametrize("more", [False, True])
-def test_a_body_that_is_no_bytes_leaves_no_client_without_an_end(run, serving_asgi, dial, caplog, more):
+async def test_a_body_that_is_no_bytes_leaves_no_client_without_an_end(serving_asgi, dial, caplog, more):
     bodies = [{**BODY, "body": b"begun", "more_body": True}] * more
     start = {**START, "headers": [(b"transfer-encoding", b"chunked")]}
-
-    async def scenario():
-        async with serving_asgi(answering(start, *bodies, {**BODY, "body": "text"})) as server, dial(server) as peer:
-            status, headers = await peer.head()
-            assert (status, headers.get("transfer-encoding")) == (404, None)  # the body leaves unchunked
-            assert await peer.reader.read() == b"begun" * more
-
-    run(scenario())
+    async with serving_asgi(answering(start, *bodies, {**BODY, "body": "text"})) as server, dial(server) as peer:
+        status, headers = await peer.head()
+        assert (status, headers.get("transfer-encoding")) == (404, None)  # the body leaves unchunked
+        assert await peer.reader.read() == b"begun" * more
     assert "is bytes, not 'text'" in caplog.records[-1].exc_text

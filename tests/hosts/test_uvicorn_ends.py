@@ -16,23 +16,19 @@ def quick_shutdown(monkeypatch):
     monkeypatch.setattr("duck.contrib.websockets.uvicorn.WebSocketProtocol.SHUTDOWN_TIMEOUT", 0.2)
 
 
-def test_the_application_closes_with_its_code_and_reason(run, serving_asgi, dial):
+async def test_the_application_closes_with_its_code_and_reason(serving_asgi, dial):
     outcome = []
     app = answering(ACCEPT, {"type": "websocket.close", "code": 4001, "reason": "enough"}, outcome=outcome)
-
-    async def scenario():
-        async with serving_asgi(app) as server, dial(server) as peer:
-            await peer.head()
-            assert await peer.closing() == (4001, "enough")
-            peer.send("dropped")
-            peer.close(4001)
-            assert await peer.rest() == []
-
-    run(scenario())
+    async with serving_asgi(app) as server, dial(server) as peer:
+        await peer.head()
+        assert await peer.closing() == (4001, "enough")
+        peer.send("dropped")
+        peer.close(4001)
+        assert await peer.rest() == []
     assert outcome == [{"type": "websocket.disconnect", "code": 4001, "reason": "enough"}]
 
 
-def test_send_fails_after_closing(run, serving_asgi, dial):
+async def test_send_fails_after_closing(serving_asgi, dial):
     async def app(scope, receive, send):
         await send(ACCEPT)
         await send({"type": "websocket.close"})
@@ -40,53 +36,44 @@ def test_send_fails_after_closing(run, serving_asgi, dial):
             await send({"type": "websocket.send", "text": "late"})
         await send({"type": "websocket.close"})
 
-    async def scenario():
-        async with serving_asgi(app) as server, dial(server) as peer:
-            await peer.head()
-            assert await peer.closing() == (1000, "")
-            peer.close()
-            assert await peer.rest() == []
-
-    run(scenario())
+    async with serving_asgi(app) as server, dial(server) as peer:
+        await peer.head()
+        assert await peer.closing() == (1000, "")
+        peer.close()
+        assert await peer.rest() == []
 
 
 @pytest.mark.parametrize(
     ("returned", "code"), [(None, CloseCode.NORMAL_CLOSURE), ("something", CloseCode.INTERNAL_ERROR)]
 )
-def test_an_application_that_returns_closes_the_connection(run, serving_asgi, dial, returned, code):
+async def test_an_application_that_returns_closes_the_connection(serving_asgi, dial, returned, code):
     async def app(scope, receive, send):
         await send(ACCEPT)
         return returned
 
-    async def scenario():
-        async with serving_asgi(app) as server, dial(server) as peer:
-            await peer.head()
-            assert (await peer.closing())[0] == code
-            peer.close(code)
-
-    run(scenario())
+    async with serving_asgi(app) as server, dial(server) as peer:
+        await peer.head()
+        assert (await peer.closing())[0] == code
+        peer.close(code)
 
 
-def test_an_application_that_fails_closes_with_1011(run, serving_asgi, dial, caplog):
+async def test_an_application_that_fails_closes_with_1011(serving_asgi, dial, caplog):
     async def app(scope, receive, send):
         await send(ACCEPT)
         await receive()
         await receive()
         raise ValueError("as the test expects")
 
-    async def scenario():
-        async with serving_asgi(app) as server, dial(server) as peer:
-            await peer.head()
-            peer.send("now")
-            assert await peer.closing() == (1011, "internal error")
-            peer.close(1011)
-
-    run(scenario())
+    async with serving_asgi(app) as server, dial(server) as peer:
+        await peer.head()
+        peer.send("now")
+        assert await peer.closing() == (1011, "internal error")
+        peer.close(1011)
     assert "as the test expects" in caplog.text
 
 
 @pytest.mark.parametrize("leave", ["leave", "reset", "shut"])
-def test_a_client_that_vanishes_is_1006(run, serving_asgi, dial, caplog, leave, until):
+async def test_a_client_that_vanishes_is_1006(serving_asgi, dial, caplog, leave, until):
     """Each later `receive` returns the same event, and `send` raises an OSError, which is not logged as a fault."""
     events = []
 
@@ -98,18 +85,15 @@ def test_a_client_that_vanishes_is_1006(run, serving_asgi, dial, caplog, leave, 
             await send({"type": "websocket.send", "text": "?"})
         await send({"type": "websocket.send", "text": "?"})
 
-    async def scenario():
-        async with serving_asgi(app) as server, dial(server) as peer:
-            await peer.head()
-            getattr(peer, leave)()
-            await until(lambda: not server.state.tasks)
-
-    run(scenario())
+    async with serving_asgi(app) as server, dial(server) as peer:
+        await peer.head()
+        getattr(peer, leave)()
+        await until(lambda: not server.state.tasks)
     assert events == [{"type": "websocket.disconnect", "code": 1006}] * 2
     assert not caplog.records
 
 
-def test_an_application_learns_that_its_client_left_before_the_answer(run, serving_asgi, dial, until):
+async def test_an_application_learns_that_its_client_left_before_the_answer(serving_asgi, dial, until):
     events = []
 
     async def app(scope, receive, send):
@@ -117,17 +101,14 @@ def test_an_application_learns_that_its_client_left_before_the_answer(run, servi
         with pytest.raises(OSError, match="closed"):
             await send(ACCEPT)
 
-    async def scenario():
-        async with serving_asgi(app) as server, dial(server) as peer:
-            await until(lambda: events or server.state.tasks)
-            peer.leave()
-            await until(lambda: not server.state.tasks)
-
-    run(scenario())
+    async with serving_asgi(app) as server, dial(server) as peer:
+        await until(lambda: events or server.state.tasks)
+        peer.leave()
+        await until(lambda: not server.state.tasks)
     assert [event["type"] for event in events] == ["websocket.connect", "websocket.disconnect"]
 
 
-def test_messages_before_the_end_are_still_received(run, serving_asgi, dial, until):
+async def test_messages_before_the_end_are_still_received(serving_asgi, dial, until):
     go_on = asyncio.Event()
     events = []
 
@@ -137,45 +118,35 @@ def test_messages_before_the_end_are_still_received(run, serving_asgi, dial, unt
         await go_on.wait()
         events.extend([await receive() for _ in range(3)])
 
-    async def scenario():
-        async with serving_asgi(app) as server, dial(server) as peer:
-            await peer.head()
-            peer.send("one", b"two")
-            peer.close(4000)
-            assert await peer.closing() == (4000, "")
-            go_on.set()
-            await until(lambda: not server.state.tasks)
-
-    run(scenario())
+    async with serving_asgi(app) as server, dial(server) as peer:
+        await peer.head()
+        peer.send("one", b"two")
+        peer.close(4000)
+        assert await peer.closing() == (4000, "")
+        go_on.set()
+        await until(lambda: not server.state.tasks)
     assert [event.get("text", event.get("bytes", event.get("code"))) for event in events] == ["one", b"two", 4000]
 
 
-def test_a_server_that_shuts_down_closes_with_1012(run, serving_asgi, dial):
+async def test_a_server_that_shuts_down_closes_with_1012(serving_asgi, dial):
     app = App()
-
-    async def scenario():
-        async with serving_asgi(app) as server, dial(server) as peer:
-            await peer.head()
-            closing = asyncio.create_task(server.shut_down())
-            assert await peer.closing() == (1012, "")
-            peer.close(1012)
-            assert await peer.rest() == []
-            await closing
-
-    run(scenario())
+    async with serving_asgi(app) as server, dial(server) as peer:
+        await peer.head()
+        closing = asyncio.create_task(server.shut_down())
+        assert await peer.closing() == (1012, "")
+        peer.close(1012)
+        assert await peer.rest() == []
+        await closing
     assert app.events[-1]["type"] == "websocket.disconnect"
     assert app.events[-1]["code"] == 1012
 
 
 @pytest.mark.usefixtures("quick_shutdown")
-def test_a_server_that_shuts_down_does_not_wait_for_silent_clients(run, serving_asgi, dial):
-    async def scenario():
-        async with serving_asgi(App()) as server, dial(server) as peer:
-            await peer.head()
-            await server.shut_down()
-            assert await peer.closing() == (1012, "")
-
-    run(scenario())
+async def test_a_server_that_shuts_down_does_not_wait_for_silent_clients(serving_asgi, dial):
+    async with serving_asgi(App()) as server, dial(server) as peer:
+        await peer.head()
+        await server.shut_down()
+        assert await peer.closing() == (1012, "")
 
 
 class Pushing(WebSocketView):
@@ -206,86 +177,70 @@ async def frame_header(peer):
 
 @pytest.mark.usefixtures("quick_shutdown")
 @pytest.mark.parametrize("app", [Pushing.as_asgi(), pushing], ids=["view", "application"])
-def test_a_client_that_reads_gets_everything_from_a_server_that_shuts_down(run, serving_asgi, dial, app):
+async def test_a_client_that_reads_gets_everything_from_a_server_that_shuts_down(serving_asgi, dial, app):
     """The client gets all messages and the close frame, for any duration of the transfer."""
-
-    async def scenario():
-        async with serving_asgi(app) as server, dial(server, receive_buffer=65536) as peer:
-            await peer.head()
+    async with serving_asgi(app) as server, dial(server, receive_buffer=65536) as peer:
+        await peer.head()
+        first, size = await frame_header(peer)
+        closing = asyncio.create_task(server.shut_down())
+        received = 0
+        while first & 15 != OpCode.CLOSE:
+            for start in range(0, size, 65536):
+                received += len(await peer.reader.readexactly(min(65536, size - start)))
+                if received % 2**20 == 0:
+                    await asyncio.sleep(0.02)
             first, size = await frame_header(peer)
-            closing = asyncio.create_task(server.shut_down())
-            received = 0
-            while first & 15 != OpCode.CLOSE:
-                for start in range(0, size, 65536):
-                    received += len(await peer.reader.readexactly(min(65536, size - start)))
-                    if received % 2**20 == 0:
-                        await asyncio.sleep(0.02)
-                first, size = await frame_header(peer)
-            assert received == len(PUSHED)
-            assert await peer.reader.readexactly(2) == CloseCode.SERVICE_RESTART.to_bytes(2)
-            peer.close(CloseCode.SERVICE_RESTART)
-            await closing
-
-    run(scenario())
+        assert received == len(PUSHED)
+        assert await peer.reader.readexactly(2) == CloseCode.SERVICE_RESTART.to_bytes(2)
+        peer.close(CloseCode.SERVICE_RESTART)
+        await closing
 
 
 @pytest.mark.usefixtures("quick_shutdown")
 @pytest.mark.parametrize("app", [Pushing.as_asgi(), pushing], ids=["view", "application"])
-def test_a_client_that_does_not_read_does_not_delay_the_shutdown(run, serving_asgi, dial, app):
-    async def scenario():
-        async with serving_asgi(app) as server, dial(server, receive_buffer=65536) as peer:
-            await peer.head()
-            await server.shut_down()
-
-    run(scenario())
+async def test_a_client_that_does_not_read_does_not_delay_the_shutdown(serving_asgi, dial, app):
+    async with serving_asgi(app) as server, dial(server, receive_buffer=65536) as peer:
+        await peer.head()
+        await server.shut_down()
 
 
-def test_a_server_that_shuts_down_answers_waiting_requests_with_503(run, serving_asgi, dial, until):
+async def test_a_server_that_shuts_down_answers_waiting_requests_with_503(serving_asgi, dial, until):
     events = []
 
     async def app(scope, receive, send):
         events.extend([await receive(), await receive()])
 
-    async def scenario():
-        async with serving_asgi(app) as server, dial(server) as peer:
-            await until(lambda: server.state.tasks)
-            ending = asyncio.create_task(server.shut_down())
-            assert (await peer.head())[0] == 503
-            peer.leave()
-            await ending
-
-    run(scenario())
+    async with serving_asgi(app) as server, dial(server) as peer:
+        await until(lambda: server.state.tasks)
+        ending = asyncio.create_task(server.shut_down())
+        assert (await peer.head())[0] == 503
+        peer.leave()
+        await ending
     assert events[-1] == {"type": "websocket.disconnect", "code": 1006}
 
 
-def test_a_view_whose_middleware_outlasts_the_server_is_no_error(run, serving_asgi, dial, until, caplog):
+async def test_a_view_whose_middleware_outlasts_the_server_is_no_error(serving_asgi, dial, until, caplog):
     is_over = asyncio.Event()
 
     async def app(scope, receive, send):
         await is_over.wait()  # such as a look-up of the user
         await WebSocketView.as_asgi()(scope, receive, send)
 
-    async def scenario():
-        async with serving_asgi(app) as server, dial(server) as peer:
-            await until(lambda: server.state.tasks)
-            ending = asyncio.create_task(server.shut_down())
-            assert (await peer.head())[0] == 503
-            is_over.set()
-            await until(lambda: not server.state.tasks)
-            peer.leave()
-            await ending
-
-    run(scenario())
+    async with serving_asgi(app) as server, dial(server) as peer:
+        await until(lambda: server.state.tasks)
+        ending = asyncio.create_task(server.shut_down())
+        assert (await peer.head())[0] == 503
+        is_over.set()
+        await until(lambda: not server.state.tasks)
+        peer.leave()
+        await ending
     assert not [entry for entry in caplog.records if entry.levelname == "ERROR"]
 
 
-def test_cancelling_the_task_of_an_application_closes_with_1012(run, serving_asgi, dial):
-    async def scenario():
-        async with serving_asgi(App()) as server, dial(server) as peer:
-            await peer.head()
-            (task,) = server.state.tasks
-            task.cancel()
-            assert await peer.closing() == (1012, "")
-            peer.close(1012)
-
-    run(scenario())
+async def test_cancelling_the_task_of_an_application_closes_with_1012(serving_asgi, dial):
+    async with serving_asgi(App()) as server, dial(server) as peer:
+        await peer.head()
+        (task,) = server.state.tasks
+        task.cancel()
+        assert await peer.closing() == (1012, "")
+        peer.close(1012)

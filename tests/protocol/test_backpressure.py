@@ -42,78 +42,65 @@ def buffered(view):
     return view.request.transport.get_write_buffer_size()
 
 
-def test_a_send_waits_for_a_peer_that_does_not_read(run, connect):
-    async def scenario():
-        async with slow(connect, Quiet) as session:
-            view, peer = session.view, session.peer
-            count, sending = await fill(view)
-            assert buffered(view) < MIB
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(sending), 0.05)
-            # It goes on once the peer reads, and everything arrives.
-            for _ in range(count + 1):
-                assert await peer.message() == bytes(64 * KIB)
-            assert await sending is None
-            await view.send("next")
-            assert await peer.message() == "next"
-
-    run(scenario())
+async def test_a_send_waits_for_a_peer_that_does_not_read(connect):
+    async with slow(connect, Quiet) as session:
+        view, peer = session.view, session.peer
+        count, sending = await fill(view)
+        assert buffered(view) < MIB
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(sending), 0.05)
+        # It goes on once the peer reads, and everything arrives.
+        for _ in range(count + 1):
+            assert await peer.message() == bytes(64 * KIB)
+        assert await sending is None
+        await view.send("next")
+        assert await peer.message() == "next"
 
 
-def test_all_senders_wait_and_order_holds(run, connect):
-    async def scenario():
-        async with slow(connect, Quiet) as session:
-            view, peer = session.view, session.peer
-            count, sending = await fill(view)
-            senders = [asyncio.create_task(view.send(str(i))) for i in range(20)]
-            stream = asyncio.create_task(view.send(["a", "b"]))
-            await asyncio.sleep(0)
-            assert not any(sender.done() for sender in senders)
-            for _ in range(count + 1):
-                await peer.message()
-            assert [await peer.message() for _ in senders] == [str(i) for i in range(20)]
-            assert [(await peer.frame()).payload for _ in range(3)] == [b"a", b"b", b""]
-            await asyncio.gather(sending, stream, *senders)
-
-    run(scenario())
+async def test_all_senders_wait_and_order_holds(connect):
+    async with slow(connect, Quiet) as session:
+        view, peer = session.view, session.peer
+        count, sending = await fill(view)
+        senders = [asyncio.create_task(view.send(str(i))) for i in range(20)]
+        stream = asyncio.create_task(view.send(["a", "b"]))
+        await asyncio.sleep(0)
+        assert not any(sender.done() for sender in senders)
+        for _ in range(count + 1):
+            await peer.message()
+        assert [await peer.message() for _ in senders] == [str(i) for i in range(20)]
+        assert [(await peer.frame()).payload for _ in range(3)] == [b"a", b"b", b""]
+        await asyncio.gather(sending, stream, *senders)
 
 
-def test_a_waiting_sender_may_give_up(run, connect):
+async def test_a_waiting_sender_may_give_up(connect):
     """The message has been queued all the same."""
-
-    async def scenario():
-        async with slow(connect, Quiet) as session:
-            view, peer = session.view, session.peer
-            count, sending = await fill(view)
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(view.send("queued"), 0.01)
-            for _ in range(count + 1):
-                await peer.message()
-            assert await peer.message() == "queued"
-            await sending
-
-    run(scenario())
+    async with slow(connect, Quiet) as session:
+        view, peer = session.view, session.peer
+        count, sending = await fill(view)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(view.send("queued"), 0.01)
+        for _ in range(count + 1):
+            await peer.message()
+        assert await peer.message() == "queued"
+        await sending
 
 
 @pytest.mark.parametrize("end", ["leave", "reset"])
-def test_waiting_senders_learn_of_a_lost_connection(run, connect, end):
-    async def scenario():
-        async with slow(connect, Quiet) as session:
-            _, sending = await fill(session.view)
-            senders = [asyncio.create_task(session.view.send("x")) for _ in range(3)]
-            await asyncio.sleep(0)
-            getattr(session.peer, end)()
-            for sender in (sending, *senders):
-                with pytest.raises(ConnectionClosed) as caught:
-                    await sender
-                assert caught.value.code == 1006
-            with pytest.raises(ConnectionClosed):
-                await session.view.send("x")
-
-    run(scenario())
+async def test_waiting_senders_learn_of_a_lost_connection(connect, end):
+    async with slow(connect, Quiet) as session:
+        _, sending = await fill(session.view)
+        senders = [asyncio.create_task(session.view.send("x")) for _ in range(3)]
+        await asyncio.sleep(0)
+        getattr(session.peer, end)()
+        for sender in (sending, *senders):
+            with pytest.raises(ConnectionClosed) as caught:
+                await sender
+            assert caught.value.code == 1006
+        with pytest.raises(ConnectionClosed):
+            await session.view.send("x")
 
 
-def test_a_sending_handler_waits_too(run, connect):
+async def test_a_sending_handler_waits_too(connect):
     """While the peer reads no replies, no further message is handled, so neither side accumulates data."""
 
     class View(WebSocketView):
@@ -124,20 +111,17 @@ def test_a_sending_handler_waits_too(run, connect):
             self.handled += 1
             await self.send(message, opcode)
 
-    async def scenario():
-        async with slow(connect, View) as session:
-            view, peer = session.view, session.peer
-            count = await peer.flood(peer.serialize(bytes(64 * KIB)))
-            assert buffered(view) < MIB
-            assert view.handled < count
-            for _ in range(count):
-                assert await peer.message() == bytes(64 * KIB)
-            assert view.handled == count
-
-    run(scenario())
+    async with slow(connect, View) as session:
+        view, peer = session.view, session.peer
+        count = await peer.flood(peer.serialize(bytes(64 * KIB)))
+        assert buffered(view) < MIB
+        assert view.handled < count
+        for _ in range(count):
+            assert await peer.message() == bytes(64 * KIB)
+        assert view.handled == count
 
 
-def test_replies_in_tasks_of_their_own_do_not_flood_memory(run, connect):
+async def test_replies_in_tasks_of_their_own_do_not_flood_memory(connect):
     """All messages of one read are handled; later bytes are not read."""
 
     class View(WebSocketView):
@@ -147,75 +131,62 @@ def test_replies_in_tasks_of_their_own_do_not_flood_memory(run, connect):
             self.handled += 1
             self.replies.append(asyncio.create_task(self.send(bytes(64 * KIB), OpCode.BINARY)))
 
-    async def scenario():
-        async with slow(connect, View) as session:
-            view, peer = session.view, session.peer
-            view.replies = []
-            for _ in range(40):
-                peer.send(*["x"] * 8)
-                await asyncio.sleep(0)
-            assert view.handled < 160
-            assert buffered(view) < 4 * MIB
-            for _ in range(320):
-                assert await peer.message() == bytes(64 * KIB)
-            await asyncio.gather(*view.replies)
-
-    run(scenario())
+    async with slow(connect, View) as session:
+        view, peer = session.view, session.peer
+        view.replies = []
+        for _ in range(40):
+            peer.send(*["x"] * 8)
+            await asyncio.sleep(0)
+        assert view.handled < 160
+        assert buffered(view) < 4 * MIB
+        for _ in range(320):
+            assert await peer.message() == bytes(64 * KIB)
+        await asyncio.gather(*view.replies)
 
 
-def test_a_large_message_is_not_copied_on_its_way(run, connect):
+async def test_a_large_message_is_not_copied_on_its_way(connect):
     class View(Quiet):
         MAX_FRAME_SIZE = None
 
-    async def scenario():
-        async with slow(connect, View) as session:
-            payload = bytes(8 * MIB)
-            sending = asyncio.ensure_future(session.view.send_binary(payload))
-            await asyncio.sleep(0)
-            assert not sending.done()
-            assert await session.peer.message() == payload
-            await sending
-
-    run(scenario())
+    async with slow(connect, View) as session:
+        payload = bytes(8 * MIB)
+        sending = asyncio.ensure_future(session.view.send_binary(payload))
+        await asyncio.sleep(0)
+        assert not sending.done()
+        assert await session.peer.message() == payload
+        await sending
 
 
-def test_messages_and_close_frame_reach_a_peer_that_reads_at_last(run, connect):
+async def test_messages_and_close_frame_reach_a_peer_that_reads_at_last(connect):
     """Earlier messages and the close frame behind them arrive when the peer reads at last."""
-
-    async def scenario():
-        async with slow(connect, Quiet) as session:
-            view, peer = session.view, session.peer
-            count, sending = await fill(view)
-            await view.send_close(1001, "bye")
-            with pytest.raises(ConnectionClosed):
-                await view.send("x")
-            for _ in range(count + 1):
-                await peer.message()
-            await sending
-            assert await peer.closing() == (1001, "bye")
-            peer.close(1001)
-            assert await peer.rest() == []
-            await session.ended()
-
-    run(scenario())
+    async with slow(connect, Quiet) as session:
+        view, peer = session.view, session.peer
+        count, sending = await fill(view)
+        await view.send_close(1001, "bye")
+        with pytest.raises(ConnectionClosed):
+            await view.send("x")
+        for _ in range(count + 1):
+            await peer.message()
+        await sending
+        assert await peer.closing() == (1001, "bye")
+        peer.close(1001)
+        assert await peer.rest() == []
+        await session.ended()
 
 
-def test_a_peer_that_never_reads_is_disconnected(run, connect):
+async def test_a_peer_that_never_reads_is_disconnected(connect):
     class View(Quiet):
         CLOSE_TIMEOUT = 0.1
 
-    async def scenario():
-        async with slow(connect, View) as session:
-            _, sending = await fill(session.view)
-            await session.view.send_close(1001)
-            await session.ended()
-            with pytest.raises(ConnectionClosed):
-                await sending
-
-    run(scenario())
+    async with slow(connect, View) as session:
+        _, sending = await fill(session.view)
+        await session.view.send_close(1001)
+        await session.ended()
+        with pytest.raises(ConnectionClosed):
+            await sending
 
 
-def test_a_peer_that_never_reads_and_goes_is_dropped(run, connect):
+async def test_a_peer_that_never_reads_and_goes_is_dropped(connect):
     class View(Quiet):
         CLOSE_TIMEOUT = 0.1
         RECEIVE_TIMEOUT = 0.2
@@ -230,13 +201,10 @@ def test_a_peer_that_never_reads_and_goes_is_dropped(run, connect):
             with pytest.raises(ConnectionClosed):
                 await sending
 
-    async def scenario():
-        await asyncio.gather(dropped("close frame"), dropped("end of stream"))
-
-    run(scenario())
+    await asyncio.gather(dropped("close frame"), dropped("end of stream"))
 
 
-def test_a_peer_that_does_not_read_for_too_long_is_dropped(run, connect):
+async def test_a_peer_that_does_not_read_for_too_long_is_dropped(connect):
     """While the peer does not read, its pongs are not read either, so the heartbeat ends the connection."""
 
     class View(Quiet):
@@ -245,70 +213,61 @@ def test_a_peer_that_does_not_read_for_too_long_is_dropped(run, connect):
         RECEIVE_TIMEOUT = 0.2
         CLOSE_TIMEOUT = 0.1
 
-    async def scenario():
-        async with slow(connect, View) as session:
-            _, sending = await fill(session.view)
-            with pytest.raises(ConnectionClosed):
-                await sending
-            await session.ended()
-            assert session.view.close_code == 1001
-
-    run(scenario())
+    async with slow(connect, View) as session:
+        _, sending = await fill(session.view)
+        with pytest.raises(ConnectionClosed):
+            await sending
+        await session.ended()
+        assert session.view.close_code == 1001
 
 
-def test_a_peer_that_reads_slowly_is_kept(run, connect):
+async def test_a_peer_that_reads_slowly_is_kept(connect):
     """The peer reads a little from time to time, for longer than RECEIVE_TIMEOUT."""
 
     class View(Quiet):
         PING_INTERVAL = None
         RECEIVE_TIMEOUT = 500
 
-    async def scenario():
-        async with slow(connect, View) as session:
-            view, peer = session.view, session.peer
-            heartbeat = view._protocol.heartbeat
-            await fill(view)
+    async with slow(connect, View) as session:
+        view, peer = session.view, session.peer
+        heartbeat = view._protocol.heartbeat
+        await fill(view)
 
-            async def send():
-                while True:
-                    await view.send_binary(bytes(64 * KIB))
+        async def send():
+            while True:
+                await view.send_binary(bytes(64 * KIB))
 
-            sending = asyncio.create_task(send())
-            for _ in range(20):
-                for _ in range(8):
-                    await peer.frame()
-                heartbeat._silent_since -= 1000
-                heartbeat.wake()
-            assert view.close_code is None
-            assert buffered(view) > 0
-            sending.cancel()
-
-    run(scenario())
+        sending = asyncio.create_task(send())
+        for _ in range(20):
+            for _ in range(8):
+                await peer.frame()
+            heartbeat._silent_since -= 1000
+            heartbeat.wake()
+        assert view.close_code is None
+        assert buffered(view) > 0
+        sending.cancel()
 
 
-def test_a_peer_that_ends_its_stream_and_does_not_read_is_dropped(run, connect):
+async def test_a_peer_that_ends_its_stream_and_does_not_read_is_dropped(connect):
     """This holds for fewer waiting bytes than WRITE_LIMIT, too."""
 
     class View(Quiet):
         CLOSE_TIMEOUT = 0.1
         RECEIVE_TIMEOUT = None
 
-    async def scenario():
-        async with slow(connect, View) as session:
-            view = session.view
-            view.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * KIB)
-            sending = asyncio.ensure_future(view.send_binary(bytes(60_000)))
-            await asyncio.sleep(0)
-            assert sending.done()
-            assert buffered(view) > 0
-            session.peer.shut()
-            await session.ended()
-            assert view.close_code == 1006
-
-    run(scenario())
+    async with slow(connect, View) as session:
+        view = session.view
+        view.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * KIB)
+        sending = asyncio.ensure_future(view.send_binary(bytes(60_000)))
+        await asyncio.sleep(0)
+        assert sending.done()
+        assert buffered(view) > 0
+        session.peer.shut()
+        await session.ended()
+        assert view.close_code == 1006
 
 
-def test_messages_are_read_while_a_handler_sends_without_pause(run, connect):
+async def test_messages_are_read_while_a_handler_sends_without_pause(connect):
     """A slow reader can still send a message that ends the flood."""
 
     class View(WebSocketView):
@@ -322,64 +281,54 @@ def test_messages_are_read_while_a_handler_sends_without_pause(run, connect):
                 await self.send_binary(bytes(64 * KIB))
             await self.send("done")
 
-    async def scenario():
-        async with slow(connect, View) as session:
-            peer = session.peer
-            peer.send("begin")
-            for _ in range(20):
-                await peer.message()
-            peer.send("enough")
-            while await peer.message() != "done":
-                pass
-
-    run(scenario())
+    async with slow(connect, View) as session:
+        peer = session.peer
+        peer.send("begin")
+        for _ in range(20):
+            await peer.message()
+        peer.send("enough")
+        while await peer.message() != "done":
+            pass
 
 
-def test_many_small_messages_for_a_peer_that_does_not_read_are_written_together(run, connect):
+async def test_many_small_messages_for_a_peer_that_does_not_read_are_written_together(connect):
     """The transport gets them together, because asyncio's counts its buffer at every call."""
+    async with slow(connect, Quiet) as session:
+        view, peer, protocol = session.view, session.peer, session.view._protocol
+        before = 0
+        while not protocol.writes_paused:
+            view.send_binary(bytes(64 * KIB))
+            before += 1
+        transport, calls = protocol.transport, 0
 
-    async def scenario():
-        async with slow(connect, Quiet) as session:
-            view, peer, protocol = session.view, session.peer, session.view._protocol
-            before = 0
-            while not protocol.writes_paused:
-                view.send_binary(bytes(64 * KIB))
-                before += 1
-            transport, calls = protocol.transport, 0
+        class Counting:
+            def __getattr__(self, name):
+                return getattr(transport, name)
 
-            class Counting:
-                def __getattr__(self, name):
-                    return getattr(transport, name)
+            def write(self, data):
+                nonlocal calls
+                calls += 1
+                transport.write(data)
 
-                def write(self, data):
-                    nonlocal calls
-                    calls += 1
-                    transport.write(data)
-
-            protocol.transport = Counting()
-            sent = [asyncio.create_task(view.send(str(number))) for number in range(2000)]
-            await asyncio.sleep(0)
-            assert calls < 10
-            for _ in range(before):
-                await peer.message()
-            assert [await peer.message() for _ in sent] == [str(number) for number in range(2000)]
-            await asyncio.gather(*sent)
-            protocol.transport = transport
-
-    run(scenario())
+        protocol.transport = Counting()
+        sent = [asyncio.create_task(view.send(str(number))) for number in range(2000)]
+        await asyncio.sleep(0)
+        assert calls < 10
+        for _ in range(before):
+            await peer.message()
+        assert [await peer.message() for _ in sent] == [str(number) for number in range(2000)]
+        await asyncio.gather(*sent)
+        protocol.transport = transport
 
 
-def test_gathered_messages_leave_before_a_close_frame(run, connect):
-    async def scenario():
-        async with slow(connect, Quiet) as session:
-            view, peer = session.view, session.peer
-            count, sending = await fill(view)
-            view.send("small")
-            await view.send_close(1001)
-            for _ in range(count + 1):
-                await peer.message()
-            assert await peer.message() == "small"
-            assert (await peer.closing())[0] == 1001
-            await sending
-
-    run(scenario())
+async def test_gathered_messages_leave_before_a_close_frame(connect):
+    async with slow(connect, Quiet) as session:
+        view, peer = session.view, session.peer
+        count, sending = await fill(view)
+        view.send("small")
+        await view.send_close(1001)
+        for _ in range(count + 1):
+            await peer.message()
+        assert await peer.message() == "small"
+        assert (await peer.closing())[0] == 1001
+        await sending

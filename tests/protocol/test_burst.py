@@ -116,7 +116,7 @@ def test_each_member_gets_everything_in_order(operations, compression):
     asyncio.run(perform(operations, compression))
 
 
-def test_all_who_publish_at_once_are_heard_by_all(run, serving, dial):
+async def test_all_who_publish_at_once_are_heard_by_all(serving, dial):
     """Real sockets: the first broadcast of an iteration leaves at once, the others together."""
     everyone = set()
 
@@ -130,21 +130,18 @@ def test_all_who_publish_at_once_are_heard_by_all(run, serving, dial):
         async def on_close(self, frame=None):
             everyone.discard(self)
 
-    async def scenario():
-        async with serving(Chat) as server, AsyncExitStack() as stack:
-            peers = [await stack.enter_async_context(dial(server)) for _ in range(MEMBERS)]
-            for peer in peers:
-                status, _ = await peer.head()
-                assert status == 101
-                await server.views.get()
-            for number in range(5):
-                for sender, peer in enumerate(peers):
-                    peer.send(f"{sender} {number}")
-            for peer in peers:
-                heard = {sender: [] for sender in range(MEMBERS)}
-                for _ in range(5 * MEMBERS):
-                    sender, number = map(int, (await peer.message()).split())
-                    heard[sender].append(number)
-                assert heard == {sender: [*range(5)] for sender in range(MEMBERS)}
-
-    run(scenario())
+    async with serving(Chat) as server, AsyncExitStack() as stack:
+        peers = [await stack.enter_async_context(dial(server)) for _ in range(MEMBERS)]
+        for peer in peers:
+            status, _ = await peer.head()
+            assert status == 101
+            await server.views.get()
+        for number in range(5):
+            for sender, peer in enumerate(peers):
+                peer.send(f"{sender} {number}")
+        for peer in peers:
+            heard = {sender: [] for sender in range(MEMBERS)}
+            for _ in range(5 * MEMBERS):
+                sender, number = map(int, (await peer.message()).split())
+                heard[sender].append(number)
+            assert heard == {sender: [*range(5)] for sender in range(MEMBERS)}

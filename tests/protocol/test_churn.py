@@ -49,32 +49,28 @@ class Waiting(churn.Echo):
 
 @pytest.mark.usefixtures("no_collector")
 @pytest.mark.parametrize("view", [churn.Echo, Waiting])
-def test_the_memory_of_a_connection_is_freed_at_once(run, dial, view):
+async def test_the_memory_of_a_connection_is_freed_at_once(dial, view):
     """Cycles would wait for the collector, which runs less often with more connections."""
+    async with serve(view, port=0) as server:
 
-    async def scenario():
-        async with serve(view, port=0) as server:
+        async def visit():
+            async with dial(server) as peer:
+                await peer.head()
+                peer.send("x", "y", "z")  # for each of which there is a task
+                assert [await peer.message() for _ in "xyz"] == ["x", "y", "z"]
+                (view,) = server.connections
+                await view.send(iter(["a", "b"]))  # by the longer way
+                assert b"".join([(await peer.frame()).payload for _ in range(3)]) == b"ab"
+                del view
+                peer.send("x")
+                peer.leave()  # so that the answer is sent after the peer has gone
+            await emptied(server)
 
-            async def visit():
-                async with dial(server) as peer:
-                    await peer.head()
-                    peer.send("x", "y", "z")  # for each of which there is a task
-                    assert [await peer.message() for _ in "xyz"] == ["x", "y", "z"]
-                    (view,) = server.connections
-                    await view.send(iter(["a", "b"]))  # by the longer way
-                    assert b"".join([(await peer.frame()).payload for _ in range(3)]) == b"ab"
-                    del view
-                    peer.send("x")
-                    peer.leave()  # so that the answer is sent after the peer has gone
-                await emptied(server)
-
-            await leave_nothing(visit)
-
-    run(scenario())
+        await leave_nothing(visit)
 
 
 @pytest.mark.usefixtures("no_collector")
-def test_cancelled_waits_are_freed_at_once(run):
+async def test_cancelled_waits_are_freed_at_once():
     """The traceback of a cancellation refers to the frames of coroutines in plain Python."""
 
     async def timed_out(wait):
@@ -87,34 +83,28 @@ def test_cancelled_waits_are_freed_at_once(run):
             await timed_out(asyncio.Event().wait())
             await super().on_receive(message, opcode)
 
-    async def scenario():
-        async with serve(Patient, port=0) as server:
+    async with serve(Patient, port=0) as server:
 
-            async def visit():
-                async with connect(f"ws://127.0.0.1:{server.port}/") as ws:
-                    await timed_out(ws.recv())
-                    await ws.send("x")
-                    assert await ws.recv() == "x"
-                await emptied(server)
+        async def visit():
+            async with connect(f"ws://127.0.0.1:{server.port}/") as ws:
+                await timed_out(ws.recv())
+                await ws.send("x")
+                assert await ws.recv() == "x"
+            await emptied(server)
 
-            await leave_nothing(visit)
-
-    run(scenario())
+        await leave_nothing(visit)
 
 
-def test_connections_that_come_and_go_leave_nothing(run, log, monkeypatch):
-    async def scenario():
-        monkeypatch.setattr(churn.Echo, "opened", 0)
-        monkeypatch.setattr(churn.Echo, "closed", 0)
-        async with serve(churn.Echo, port=0) as server:
-            await churn.come_and_go(server.port, len(churn.WAYS))
-            await churn.settled(server)
-            before = left()
-            await churn.come_and_go(server.port, len(churn.WAYS) * ROUNDS)
-            await churn.settled(server)
-            assert left() == before
-            assert churn.Echo.opened == churn.Echo.closed == 5 * (1 + ROUNDS)
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-
-    run(scenario())
+async def test_connections_that_come_and_go_leave_nothing(log, monkeypatch):
+    monkeypatch.setattr(churn.Echo, "opened", 0)
+    monkeypatch.setattr(churn.Echo, "closed", 0)
+    async with serve(churn.Echo, port=0) as server:
+        await churn.come_and_go(server.port, len(churn.WAYS))
+        await churn.settled(server)
+        before = left()
+        await churn.come_and_go(server.port, len(churn.WAYS) * ROUNDS)
+        await churn.settled(server)
+        assert left() == before
+        assert churn.Echo.opened == churn.Echo.closed == 5 * (1 + ROUNDS)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
     assert log() == []

@@ -29,74 +29,62 @@ BY = pytest.mark.parametrize("by_run", [False, True], ids=["started", "run"])
 
 
 @BY
-def test_a_close_frame_of_the_peer_is_echoed_and_the_stream_ended(run, connect, by_run):
-    async def scenario():
-        async with connect(Recorder, by_run=by_run) as session:
-            session.peer.close(4000, "bye")
-            assert await session.peer.closing() == (4000, "")
-            # The server ends the stream first, as section 7.1.1 has it.
-            assert await session.peer.rest() == []
-            assert await session.ended() is None
-            assert session.view.events == ["open", ("close", b"\x0f\xa0bye")]
-            assert (session.view.close_code, session.view.close_reason) == (4000, "bye")
-
-    run(scenario())
+async def test_a_close_frame_of_the_peer_is_echoed_and_the_stream_ended(connect, by_run):
+    async with connect(Recorder, by_run=by_run) as session:
+        session.peer.close(4000, "bye")
+        assert await session.peer.closing() == (4000, "")
+        # The server ends the stream first, as section 7.1.1 has it.
+        assert await session.peer.rest() == []
+        assert await session.ended() is None
+        assert session.view.events == ["open", ("close", b"\x0f\xa0bye")]
+        assert (session.view.close_code, session.view.close_reason) == (4000, "bye")
 
 
-def test_a_close_frame_without_a_code_is_echoed_without_one(run, connect):
-    async def scenario():
-        async with connect(Recorder) as session:
-            session.peer.send(Frame(OpCode.CLOSE))
-            assert await session.peer.closing() == (1005, "")
-            await session.ended()
-            assert session.view.events == ["open", ("close", b"")]
-            assert session.view.close_code == 1005
-
-    run(scenario())
+async def test_a_close_frame_without_a_code_is_echoed_without_one(connect):
+    async with connect(Recorder) as session:
+        session.peer.send(Frame(OpCode.CLOSE))
+        assert await session.peer.closing() == (1005, "")
+        await session.ended()
+        assert session.view.events == ["open", ("close", b"")]
+        assert session.view.close_code == 1005
 
 
 @BY
-def test_after_our_close_frame_messages_are_neither_handled_nor_answered(run, connect, by_run):
-    async def scenario():
-        async with connect(Recorder, by_run=by_run) as session:
-            view, peer = session.view, session.peer
-            await view.send("last")
-            await view.send_close(4001, "enough")
-            assert await peer.message() == "last"
-            assert await peer.closing() == (4001, "enough")
-            # Messages that cross it are neither handled nor answered.
-            peer.send("late", Frame(OpCode.PING, payload=b"?"))
-            peer.close(4001)
-            assert await peer.rest() == []
-            await session.ended()
-            assert view.events == ["open", ("close", b"\x0f\xa1")]
-            assert view.close_code == 4001
-
-    run(scenario())
+async def test_after_our_close_frame_messages_are_neither_handled_nor_answered(connect, by_run):
+    async with connect(Recorder, by_run=by_run) as session:
+        view, peer = session.view, session.peer
+        await view.send("last")
+        await view.send_close(4001, "enough")
+        assert await peer.message() == "last"
+        assert await peer.closing() == (4001, "enough")
+        # Messages that cross it are neither handled nor answered.
+        peer.send("late", Frame(OpCode.PING, payload=b"?"))
+        peer.close(4001)
+        assert await peer.rest() == []
+        await session.ended()
+        assert view.events == ["open", ("close", b"\x0f\xa1")]
+        assert view.close_code == 4001
 
 
 @pytest.mark.parametrize("answer", ["nothing", "end of stream", "reset"])
-def test_a_peer_that_does_not_answer_our_close_frame_ends_the_connection(run, connect, answer):
+async def test_a_peer_that_does_not_answer_our_close_frame_ends_the_connection(connect, answer):
     class View(Recorder):
         CLOSE_TIMEOUT = 0.1 if answer == "nothing" else 30
 
-    async def scenario():
-        async with connect(View) as session:
-            view, peer = session.view, session.peer
-            await view.send_close(4001, "enough")
-            assert await peer.closing() == (4001, "enough")
-            if answer == "end of stream":
-                peer.shut()
-            elif answer == "reset":
-                peer.reset()
-            await session.ended()
-            assert view.events == ["open", ("close", None)]
-            assert (view.close_code, view.close_reason) == (4001, "enough")
-
-    run(scenario())
+    async with connect(View) as session:
+        view, peer = session.view, session.peer
+        await view.send_close(4001, "enough")
+        assert await peer.closing() == (4001, "enough")
+        if answer == "end of stream":
+            peer.shut()
+        elif answer == "reset":
+            peer.reset()
+        await session.ended()
+        assert view.events == ["open", ("close", None)]
+        assert (view.close_code, view.close_reason) == (4001, "enough")
 
 
-def test_the_answer_to_a_close_frame_of_a_handler_that_has_waited_for_its_turn_has_a_deadline(run, connect):
+async def test_the_answer_to_a_close_frame_of_a_handler_that_has_waited_for_its_turn_has_a_deadline(connect):
     class View(Recorder):
         CLOSE_TIMEOUT = 0.1
         MAX_CONCURRENT_MESSAGES = 1
@@ -106,59 +94,46 @@ def test_the_answer_to_a_close_frame_of_a_handler_that_has_waited_for_its_turn_h
                 self.send_close(4001)
             await asyncio.sleep(0)
 
-    async def scenario():
-        async with connect(View) as session:
-            session.peer.send("first", "second")
-            assert await session.peer.closing() == (4001, "")
-            await session.ended()
-
-    run(scenario())
+    async with connect(View) as session:
+        session.peer.send("first", "second")
+        assert await session.peer.closing() == (4001, "")
+        await session.ended()
 
 
-def test_close_frames_that_cross_end_the_connection_with_the_peers_code(run, connect):
-    async def scenario():
-        async with connect(Recorder) as session:
-            session.peer.close(4002)
-            await session.view.send_close(4001)
-            assert await session.peer.closing() == (4001, "")
-            assert await session.peer.rest() == []
-            await session.ended()
-            assert session.view.events == ["open", ("close", b"\x0f\xa2")]
-            assert session.view.close_code == 4002
-
-    run(scenario())
+async def test_close_frames_that_cross_end_the_connection_with_the_peers_code(connect):
+    async with connect(Recorder) as session:
+        session.peer.close(4002)
+        await session.view.send_close(4001)
+        assert await session.peer.closing() == (4001, "")
+        assert await session.peer.rest() == []
+        await session.ended()
+        assert session.view.events == ["open", ("close", b"\x0f\xa2")]
+        assert session.view.close_code == 4002
 
 
 @pytest.mark.parametrize("leave", ["leave", "reset", "shut"])
 @BY
-def test_a_peer_that_vanishes_is_1006(run, connect, leave, by_run, log):
-    async def scenario():
-        async with connect(Recorder, by_run=by_run) as session:
-            getattr(session.peer, leave)()
-            assert await session.ended() is None
-            assert session.view.events == ["open", ("close", None)]
-            assert (session.view.close_code, session.view.close_reason) == (1006, "")
-
-    run(scenario())
+async def test_a_peer_that_vanishes_is_1006(connect, leave, by_run, log):
+    async with connect(Recorder, by_run=by_run) as session:
+        getattr(session.peer, leave)()
+        assert await session.ended() is None
+        assert session.view.events == ["open", ("close", None)]
+        assert (session.view.close_code, session.view.close_reason) == (1006, "")
     assert not log()
 
 
 @pytest.mark.parametrize("broadcasts", [False, True])
-def test_messages_to_a_peer_that_is_gone_cause_no_log_line(run, connect, broadcasts, either_tls, log):
+async def test_messages_to_a_peer_that_is_gone_cause_no_log_line(connect, broadcasts, either_tls, log):
     """Nothing is written to the transport, because asyncio's would log a warning each time."""
-
-    async def scenario():
-        async with connect(Recorder, tls=either_tls) as session:
-            session.peer.reset()
-            await asyncio.sleep(0)
-            for _ in range(20):
-                if broadcasts:
-                    broadcast([session.view], "x")
-                else:
-                    session.view.send(bytes(100_000))
-            await session.ended()
-
-    run(scenario())
+    async with connect(Recorder, tls=either_tls) as session:
+        session.peer.reset()
+        await asyncio.sleep(0)
+        for _ in range(20):
+            if broadcasts:
+                broadcast([session.view], "x")
+            else:
+                session.view.send(bytes(100_000))
+        await session.ended()
     assert not log()
 
 
@@ -174,7 +149,7 @@ BREACHES = {
 
 
 @pytest.mark.parametrize("behind", [0, 4 * MIB], ids=["", "with bytes behind"])
-def test_a_breach_is_answered_after_earlier_messages_without_a_reset(run, connect, behind):
+async def test_a_breach_is_answered_after_earlier_messages_without_a_reset(connect, behind):
     """The peer can read the reason. A close with unread bytes would reset the connection."""
 
     async def breach(data, code):
@@ -194,56 +169,43 @@ def test_a_breach_is_answered_after_earlier_messages_without_a_reset(run, connec
             assert view.events == ["open", b"before", ("close", None)]
             assert (view.close_code, view.close_reason) == (code, reason)
 
-    async def scenario():
-        async with asyncio.TaskGroup() as group:
-            for case, (data, code) in BREACHES.items():
-                group.create_task(breach(data, code), name=case)
-
-    run(scenario())
+    async with asyncio.TaskGroup() as group:
+        for case, (data, code) in BREACHES.items():
+            group.create_task(breach(data, code), name=case)
 
 
-def test_a_peer_that_stays_after_its_breach_is_cut(run, connect):
+async def test_a_peer_that_stays_after_its_breach_is_cut(connect):
     class View(Recorder):
         CLOSE_TIMEOUT = 0.1
 
-    async def scenario():
-        async with connect(View) as session:
-            session.peer.write(b"\x83\x80")
-            assert await session.peer.closing() == (1002, "reserved opcode")
-            await session.ended()
-            assert session.view.events == ["open", ("close", None)]
-
-    run(scenario())
+    async with connect(View) as session:
+        session.peer.write(b"\x83\x80")
+        assert await session.peer.closing() == (1002, "reserved opcode")
+        await session.ended()
+        assert session.view.events == ["open", ("close", None)]
 
 
-def test_a_breach_in_place_of_an_answer_to_our_close_frame_ends_the_stream(run, connect):
+async def test_a_breach_in_place_of_an_answer_to_our_close_frame_ends_the_stream(connect):
     """It waits for our end of the stream, which must not wait for the deadline."""
-
-    async def scenario():
-        async with connect(Recorder) as session:
-            await session.view.send_close(4001)
-            assert await session.peer.closing() == (4001, "")
-            session.peer.write(b"\x83\x80")
-            assert await session.peer.rest() == []
-            session.peer.shut()
-            await session.ended()
-            assert session.view.events == ["open", ("close", None)]
-            assert session.view.close_code == 4001
-
-    run(scenario())
+    async with connect(Recorder) as session:
+        await session.view.send_close(4001)
+        assert await session.peer.closing() == (4001, "")
+        session.peer.write(b"\x83\x80")
+        assert await session.peer.rest() == []
+        session.peer.shut()
+        await session.ended()
+        assert session.view.events == ["open", ("close", None)]
+        assert session.view.close_code == 4001
 
 
-def test_bytes_behind_a_close_frame_are_ignored(run, connect):
-    async def scenario():
-        async with connect(Recorder) as session:
-            session.peer.send("one", Frame(OpCode.CLOSE, payload=b"\x03\xe8"), "two", Frame(OpCode.CLOSE), "three")
-            assert await session.peer.message() == "one"
-            assert await session.peer.closing() == (1000, "")
-            assert await session.peer.rest() == []
-            await session.ended()
-            assert session.view.events == ["open", b"one", ("close", b"\x03\xe8")]
-
-    run(scenario())
+async def test_bytes_behind_a_close_frame_are_ignored(connect):
+    async with connect(Recorder) as session:
+        session.peer.send("one", Frame(OpCode.CLOSE, payload=b"\x03\xe8"), "two", Frame(OpCode.CLOSE), "three")
+        assert await session.peer.message() == "one"
+        assert await session.peer.closing() == (1000, "")
+        assert await session.peer.rest() == []
+        await session.ended()
+        assert session.view.events == ["open", b"one", ("close", b"\x03\xe8")]
 
 
 # A peer that takes its time
@@ -259,53 +221,47 @@ def far_behind(session):
 
 
 @KINDS
-def test_a_peer_that_reads_is_not_cut(run, connect, tls, secure):
+async def test_a_peer_that_reads_is_not_cut(connect, tls, secure):
     """The transfer takes many times CLOSE_TIMEOUT."""
 
     class View(Recorder):
         MAX_FRAME_SIZE = MIB // 4
         CLOSE_TIMEOUT = 500
 
-    async def scenario():
-        options = {"receive_buffer": 65536, "read_limit": 65536, "tls": tls if secure else None}
-        async with connect(View, **options) as session:
-            session.view.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**19)  # so that bytes wait at each check
-            sending = far_behind(session)
-            await asyncio.sleep(0)
-            closing = session.view._protocol._closing
-            for number in range(32):
-                assert len((await session.peer.frame()).payload) == MIB // 4
-                if number in range(4, 28, 4):  # between two of them more is read than buffers hold
-                    closing._progress -= 1000
-                    closing.wake()
-            assert await session.peer.closing() == (4001, "")
-            session.peer.close(4001)
-            await session.ended()
-            await sending
-            assert session.view.events == ["open", ("close", b"\x0f\xa1")]
-
-    run(scenario())
+    options = {"receive_buffer": 65536, "read_limit": 65536, "tls": tls if secure else None}
+    async with connect(View, **options) as session:
+        session.view.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**19)  # so that bytes wait at each check
+        sending = far_behind(session)
+        await asyncio.sleep(0)
+        closing = session.view._protocol._closing
+        for number in range(32):
+            assert len((await session.peer.frame()).payload) == MIB // 4
+            if number in range(4, 28, 4):  # between two of them more is read than buffers hold
+                closing._progress -= 1000
+                closing.wake()
+        assert await session.peer.closing() == (4001, "")
+        session.peer.close(4001)
+        await session.ended()
+        await sending
+        assert session.view.events == ["open", ("close", b"\x0f\xa1")]
 
 
 @KINDS
-def test_a_peer_that_does_not_read_is_cut(run, connect, tls, secure):
+async def test_a_peer_that_does_not_read_is_cut(connect, tls, secure):
     class View(Recorder):
         CLOSE_TIMEOUT = 0.2
 
-    async def scenario():
-        options = {**SLOW, "tls": tls if secure else None}
-        async with connect(View, **options) as session:
-            session.peer.writer.transport.pause_reading()
-            sending = far_behind(session)
-            await session.ended()
-            await sending
-            assert session.view.events == ["open", ("close", None)]
-
-    run(scenario())
+    options = {**SLOW, "tls": tls if secure else None}
+    async with connect(View, **options) as session:
+        session.peer.writer.transport.pause_reading()
+        sending = far_behind(session)
+        await session.ended()
+        await sending
+        assert session.view.events == ["open", ("close", None)]
 
 
 @KINDS
-def test_a_peer_that_stays_behind_its_close_frame_is_not_waited_for(run, connect, tls, secure):
+async def test_a_peer_that_stays_behind_its_close_frame_is_not_waited_for(connect, tls, secure):
     """TLS would wait for the peer's end, but the closing handshake is complete."""
 
     async def closed_first_by(first):
@@ -319,74 +275,59 @@ def test_a_peer_that_stays_behind_its_close_frame_is_not_waited_for(run, connect
             await session.ended()
             assert session.view.events == ["open", ("close", b"\x0f\xa1")]
 
-    async def scenario():
-        await asyncio.gather(closed_first_by("view"), closed_first_by("peer"))
-
-    run(scenario())
+    await asyncio.gather(closed_first_by("view"), closed_first_by("peer"))
 
 
 # A peer that is told why while it sends
 
 
 @KINDS
-def test_a_peer_that_is_still_sending_is_read_on(run, connect, until, tls, secure, monkeypatch):
+async def test_a_peer_that_is_still_sending_is_read_on(connect, until, tls, secure, monkeypatch):
     """Our side of the stream stays open meanwhile, as a proxy may end both when one ends."""
     monkeypatch.setattr("duck.contrib.websockets.protocol.closing.Drain.QUIET", 30)
-
-    async def scenario():
-        async with connect(Recorder, tls=tls if secure else None) as session:
-            peer = session.peer
-            peer.write(BREACHES["too big"][0])
-            assert await peer.closing() == (1009, "message too big")
-            drain = session.view.request.transport.get_protocol()
-            for _ in range(12):
-                read = drain._size
-                peer.write(bytes(MIB // 4))
-                await until(lambda read=read: drain._size > read)
-                drain._check()  # as after QUIET seconds
-                assert not peer.reader.at_eof()
-            # Then it is quiet, and that is the end.
-            while not peer.reader.at_eof():
-                drain._check()
-                await asyncio.sleep(0)
-            assert await peer.rest() == []
-
-    run(scenario())
+    async with connect(Recorder, tls=tls if secure else None) as session:
+        peer = session.peer
+        peer.write(BREACHES["too big"][0])
+        assert await peer.closing() == (1009, "message too big")
+        drain = session.view.request.transport.get_protocol()
+        for _ in range(12):
+            read = drain._size
+            peer.write(bytes(MIB // 4))
+            await until(lambda read=read: drain._size > read)
+            drain._check()  # as after QUIET seconds
+            assert not peer.reader.at_eof()
+        # Then it is quiet, and that is the end.
+        while not peer.reader.at_eof():
+            drain._check()
+            await asyncio.sleep(0)
+        assert await peer.rest() == []
 
 
 @KINDS
-def test_the_answer_to_the_close_frame_of_a_breach_ends_the_connection(run, connect, tls, secure, monkeypatch):
+async def test_the_answer_to_the_close_frame_of_a_breach_ends_the_connection(connect, tls, secure, monkeypatch):
     """The end is immediate; it does not wait for the quiet of the peer."""
     monkeypatch.setattr("duck.contrib.websockets.protocol.closing.Drain.QUIET", 30)
-
-    async def scenario():
-        async with connect(Recorder, tls=tls if secure else None) as session:
-            session.peer.write(b"\x83\x80")
-            assert await session.peer.closing() == (1002, "reserved opcode")
-            session.peer.close(1002)
-            assert await session.peer.rest() == []
-            await session.ended()
-            assert session.view.events == ["open", ("close", None)]
-
-    run(scenario())
+    async with connect(Recorder, tls=tls if secure else None) as session:
+        session.peer.write(b"\x83\x80")
+        assert await session.peer.closing() == (1002, "reserved opcode")
+        session.peer.close(1002)
+        assert await session.peer.rest() == []
+        await session.ended()
+        assert session.view.events == ["open", ("close", None)]
 
 
-def test_a_peer_that_never_stops_sending_is_read_for_so_long(run, connect, monkeypatch):
+async def test_a_peer_that_never_stops_sending_is_read_for_so_long(connect, monkeypatch):
     monkeypatch.setattr("duck.contrib.websockets.protocol.closing.Drain.LIMIT", MIB)
-
-    async def scenario():
-        async with connect(Recorder) as session:
-            peer = session.peer
-            peer.write(BREACHES["too big"][0])
-            assert await peer.closing() == (1009, "message too big")
-            while not peer.reader.at_eof():
-                peer.write(bytes(65536))
-                await peer.writer.drain()
-                await asyncio.sleep(0)
-            peer.shut()
-            await session.ended()
-
-    run(scenario())
+    async with connect(Recorder) as session:
+        peer = session.peer
+        peer.write(BREACHES["too big"][0])
+        assert await peer.closing() == (1009, "message too big")
+        while not peer.reader.at_eof():
+            peer.write(bytes(65536))
+            await peer.writer.drain()
+            await asyncio.sleep(0)
+        peer.shut()
+        await session.ended()
 
 
 # At every step
@@ -410,7 +351,7 @@ STEPS = [*range(0, ENDS[4] + 10, 3), *range(ENDS[5] - 5, ENDS[-1] + 1, 3)]
 
 
 @pytest.mark.parametrize("end", ["leave", "reset", "shut"])
-def test_a_peer_may_go_at_any_step_of_a_conversation(run, serving, dial, end, log):
+async def test_a_peer_may_go_at_any_step_of_a_conversation(serving, dial, end, log):
     """`on_close` runs once, behind every handler, and nothing is logged as an error."""
 
     class View(Recorder):
@@ -421,47 +362,40 @@ def test_a_peer_may_go_at_any_step_of_a_conversation(run, serving, dial, end, lo
 
     script = b"".join(SCRIPT)
     expected = {ENDS[0]: b"one", ENDS[4]: b"two", ENDS[5]: bytes(200)}
-
-    async def scenario():
-        async with serving(View) as server:
-            for step in STEPS:
-                async with dial(server) as peer:
-                    view, ended = await server.views.get()
-                    await peer.head()
-                    peer.write(script[:step])
-                    if step % 2:
-                        await asyncio.sleep(0)
-                    getattr(peer, end)()
-                    async with asyncio.timeout(9):
-                        await ended
-                *messages, last = view.events[1:]
-                assert view.events[0] == "open"
-                assert messages == list(expected.values())[: len(messages)]
-                assert last[0] == "close"
-                assert view.state is State.CLOSED
-                assert view.close_code in (1000, 1006)
-                assert (view.close_code == 1000) is (last[1] == b"\x03\xe8")
-                if end == "shut":
-                    # No sent byte is lost, so the number of received ones is known.
-                    assert messages == [message for size, message in expected.items() if step >= size]
-                    assert (view.close_code == 1000) is (step >= ENDS[6])
-
-    run(scenario())
+    async with serving(View) as server:
+        for step in STEPS:
+            async with dial(server) as peer:
+                view, ended = await server.views.get()
+                await peer.head()
+                peer.write(script[:step])
+                if step % 2:
+                    await asyncio.sleep(0)
+                getattr(peer, end)()
+                async with asyncio.timeout(9):
+                    await ended
+            *messages, last = view.events[1:]
+            assert view.events[0] == "open"
+            assert messages == list(expected.values())[: len(messages)]
+            assert last[0] == "close"
+            assert view.state is State.CLOSED
+            assert view.close_code in (1000, 1006)
+            assert (view.close_code == 1000) is (last[1] == b"\x03\xe8")
+            if end == "shut":
+                # No sent byte is lost, so the number of received ones is known.
+                assert messages == [message for size, message in expected.items() if step >= size]
+                assert (view.close_code == 1000) is (step >= ENDS[6])
     assert not log()
 
 
 @pytest.mark.parametrize("end", ["leave", "reset", "shut"])
-def test_a_peer_may_go_during_the_handshake(run, serving, dial, end, log):
-    async def scenario():
-        async with serving(Recorder) as server:
-            for size in (0, 1, 20, 100, -1):
-                async with dial(server, cut=size) as peer:
-                    getattr(peer, end)()
-            assert server.views.empty()
-            async with dial(server) as peer:
-                peer.send("next")
-                assert (await peer.head())[0] == 101
-                assert await peer.message() == "next"
-
-    run(scenario())
+async def test_a_peer_may_go_during_the_handshake(serving, dial, end, log):
+    async with serving(Recorder) as server:
+        for size in (0, 1, 20, 100, -1):
+            async with dial(server, cut=size) as peer:
+                getattr(peer, end)()
+        assert server.views.empty()
+        async with dial(server) as peer:
+            peer.send("next")
+            assert (await peer.head())[0] == 101
+            assert await peer.message() == "next"
     assert not log()

@@ -39,31 +39,28 @@ def far_end(answer="12"):
     return PerMessageDeflate("permessage-deflate", client_max_window_bits=int(answer), server_max_window_bits=12)
 
 
-def test_a_view_compresses_messages_above_the_threshold(run, serving, dial):
-    async def scenario():
-        async with serving(Echo) as server, dial(server, headers=OFFER) as peer:
-            status, headers = await peer.head()
-            assert status == 101
-            assert headers["sec-websocket-extensions"] == (
-                "permessage-deflate; server_max_window_bits=12; client_max_window_bits=12"
-            )
-            view, _ = await server.views.get()
-            assert [extension.name for extension in view.extensions] == ["permessage-deflate"]
-            client = far_end()
-            sizes = []
-            for payload in (JSON, b"small", b"", JSON, b"x" * 255, b"x" * 256):
-                peer.write(compressed(client, payload))
-                first, length = await peer.reader.readexactly(2)
-                if length == 126:
-                    length = int.from_bytes(await peer.reader.readexactly(2))
-                got = await peer.reader.readexactly(length)
-                sizes.append(length)
-                assert first == (0b11000001 if len(payload) >= 256 else 0b10000001)
-                assert (client.decompress(got) if first & 0b01000000 else got) == payload
-            assert sizes[0] < len(JSON) / 8
-            assert sizes[3] < sizes[0] / 2  # it refers to the first
-
-    run(scenario())
+async def test_a_view_compresses_messages_above_the_threshold(serving, dial):
+    async with serving(Echo) as server, dial(server, headers=OFFER) as peer:
+        status, headers = await peer.head()
+        assert status == 101
+        assert headers["sec-websocket-extensions"] == (
+            "permessage-deflate; server_max_window_bits=12; client_max_window_bits=12"
+        )
+        view, _ = await server.views.get()
+        assert [extension.name for extension in view.extensions] == ["permessage-deflate"]
+        client = far_end()
+        sizes = []
+        for payload in (JSON, b"small", b"", JSON, b"x" * 255, b"x" * 256):
+            peer.write(compressed(client, payload))
+            first, length = await peer.reader.readexactly(2)
+            if length == 126:
+                length = int.from_bytes(await peer.reader.readexactly(2))
+            got = await peer.reader.readexactly(length)
+            sizes.append(length)
+            assert first == (0b11000001 if len(payload) >= 256 else 0b10000001)
+            assert (client.decompress(got) if first & 0b01000000 else got) == payload
+        assert sizes[0] < len(JSON) / 8
+        assert sizes[3] < sizes[0] / 2  # it refers to the first
 
 
 @pytest.mark.parametrize("size", [1000, 300_000])
@@ -78,35 +75,29 @@ def test_a_view_compresses_messages_above_the_threshold(run, serving, dial):
     ],
     ids=["bytes", "bytearray", "parts", "frame", "broadcast"],
 )
-def test_binary_messages_stay_uncompressed_if_the_settings_say_so(run, send, size):
+async def test_binary_messages_stay_uncompressed_if_the_settings_say_so(send, size):
     class View(WebSocketView):
         COMPRESSION = Compression(binary=False)
 
-    async def scenario():
-        async with memory(View, keep_frames=True, max_size=None) as ws:
-            for text in (b"text" * (size // 4), b"more" * (size // 4)):
-                for opcode, payload in (OpCode.TEXT, text), (OpCode.BINARY, bytes(size)):
-                    before = len(ws.frames)
-                    send(ws.view, payload, opcode)
-                    got = await ws.recv()
-                    assert (got.encode() if opcode == OpCode.TEXT else got) == payload
-                    assert ws.frames[before].rsv1 is (opcode == OpCode.TEXT)
-
-    run(scenario())
+    async with memory(View, keep_frames=True, max_size=None) as ws:
+        for text in (b"text" * (size // 4), b"more" * (size // 4)):
+            for opcode, payload in (OpCode.TEXT, text), (OpCode.BINARY, bytes(size)):
+                before = len(ws.frames)
+                send(ws.view, payload, opcode)
+                got = await ws.recv()
+                assert (got.encode() if opcode == OpCode.TEXT else got) == payload
+                assert ws.frames[before].rsv1 is (opcode == OpCode.TEXT)
 
 
-def test_a_client_leaves_its_binary_messages_uncompressed(run):
-    async def scenario():
-        async with memory(Echo, compression=Compression(binary=False), keep_frames=True) as ws:
-            counted = []
-            for send, data in (ws.send, "x" * 1000), (ws.send_binary, bytes(1000)):
-                before = ws.view._protocol.connection.deflate._received
-                await send(data)
-                assert await ws.recv() == data
-                counted.append(ws.view._protocol.connection.deflate._received != before)
-            assert counted == [True, False]
-
-    run(scenario())
+async def test_a_client_leaves_its_binary_messages_uncompressed():
+    async with memory(Echo, compression=Compression(binary=False), keep_frames=True) as ws:
+        counted = []
+        for send, data in (ws.send, "x" * 1000), (ws.send_binary, bytes(1000)):
+            before = ws.view._protocol.connection.deflate._received
+            await send(data)
+            assert await ws.recv() == data
+            counted.append(ws.view._protocol.connection.deflate._received != before)
+        assert counted == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -121,54 +112,41 @@ def test_a_client_leaves_its_binary_messages_uncompressed(run):
     ],
     ids=["off", "on", "settings"],
 )
-def test_the_settings_of_a_view_decide_the_agreement(run, serving, dial, setting, answer):
+async def test_the_settings_of_a_view_decide_the_agreement(serving, dial, setting, answer):
     class View(Echo):
         COMPRESSION = setting
 
-    async def scenario():
-        async with serving(View) as server, dial(server, headers=OFFER) as peer:
-            _, headers = await peer.head()
-            assert headers.get("sec-websocket-extensions") == answer
-            peer.send("plain")
-            assert await peer.message() == "plain"
-
-    run(scenario())
+    async with serving(View) as server, dial(server, headers=OFFER) as peer:
+        _, headers = await peer.head()
+        assert headers.get("sec-websocket-extensions") == answer
+        peer.send("plain")
+        assert await peer.message() == "plain"
 
 
-def test_the_next_offer_is_accepted_after_a_declined_one(run, serving, dial):
+async def test_the_next_offer_is_accepted_after_a_declined_one(serving, dial):
     offers = (
         "permessage-deflate; server_max_window_bits=7, x-unknown, permessage-deflate; foo,"
         ' permessage-deflate; server_max_window_bits="10"; client_max_window_bits=15, permessage-deflate'
     )
-
-    async def scenario():
-        async with serving(Echo) as server, dial(server, headers={"Sec-WebSocket-Extensions": offers}) as peer:
-            _, headers = await peer.head()
-            assert headers["sec-websocket-extensions"] == (
-                "permessage-deflate; server_max_window_bits=10; client_max_window_bits=12"
-            )
-
-    run(scenario())
+    async with serving(Echo) as server, dial(server, headers={"Sec-WebSocket-Extensions": offers}) as peer:
+        _, headers = await peer.head()
+        assert headers["sec-websocket-extensions"] == (
+            "permessage-deflate; server_max_window_bits=10; client_max_window_bits=12"
+        )
 
 
-def test_a_malformed_offer_is_refused(run, serving, dial):
-    async def scenario():
-        headers = {"Sec-WebSocket-Extensions": "permessage-deflate; ="}
-        async with serving(Echo) as server, dial(server, headers=headers) as peer:
-            status, _ = await peer.head()
-            assert status == 400
-
-    run(scenario())
+async def test_a_malformed_offer_is_refused(serving, dial):
+    headers = {"Sec-WebSocket-Extensions": "permessage-deflate; ="}
+    async with serving(Echo) as server, dial(server, headers=headers) as peer:
+        status, _ = await peer.head()
+        assert status == 400
 
 
-def test_rsv1_without_an_agreement_is_a_breach(run, connect):
-    async def scenario():
-        async with connect(Echo) as session:
-            session.peer.write(compressed(far_end(), JSON))
-            code, _ = await session.peer.closing()
-            assert code == 1002
-
-    run(scenario())
+async def test_rsv1_without_an_agreement_is_a_breach(connect):
+    async with connect(Echo) as session:
+        session.peer.write(compressed(far_end(), JSON))
+        code, _ = await session.peer.closing()
+        assert code == 1002
 
 
 @pytest.mark.parametrize(
@@ -183,18 +161,15 @@ def test_rsv1_without_an_agreement_is_a_breach(run, connect):
     ],
     ids=["garbage", "cut off", "nothing", "not UTF-8", "as large as allowed", "too large"],
 )
-def test_compressed_messages_are_accepted_or_closed_with_a_code(run, connect, payload, opcode, code):
-    async def scenario():
-        async with connect(Echo, headers=OFFER) as session:
-            frame = Frame(opcode, payload=payload, rsv1=True)
-            session.peer.send(frame)
-            if code is None:
-                echo = await raw_frame(session.peer, far_end())
-                assert echo.payload == far_end().decompress(payload)
-            else:
-                assert (await session.peer.closing())[0] == code
-
-    run(scenario())
+async def test_compressed_messages_are_accepted_or_closed_with_a_code(connect, payload, opcode, code):
+    async with connect(Echo, headers=OFFER) as session:
+        frame = Frame(opcode, payload=payload, rsv1=True)
+        session.peer.send(frame)
+        if code is None:
+            echo = await raw_frame(session.peer, far_end())
+            assert echo.payload == far_end().decompress(payload)
+        else:
+            assert (await session.peer.closing())[0] == code
 
 
 @pytest.mark.parametrize(
@@ -202,46 +177,40 @@ def test_compressed_messages_are_accepted_or_closed_with_a_code(run, connect, pa
     [(b"\xff\xff\xff", 1002), (far_end().compress(b"caf\xe9"), 1007)],
     ids=["garbage", "not UTF-8"],
 )
-def test_messages_before_a_fault_are_answered_and_none_behind(run, connect, wrong, code):
-    async def scenario():
-        async with connect(Echo, headers=OFFER) as session:
-            client, peer = far_end(), session.peer
+async def test_messages_before_a_fault_are_answered_and_none_behind(connect, wrong, code):
+    async with connect(Echo, headers=OFFER) as session:
+        client, peer = far_end(), session.peer
+        peer.send(
+            Frame(OpCode.TEXT, payload=client.compress(JSON), rsv1=True),
+            "uncompressed",
+            Frame(OpCode.TEXT, payload=wrong, rsv1=True),
+            Frame(OpCode.TEXT, payload=client.compress(JSON), rsv1=True),
+            "behind",
+        )
+        assert (await raw_frame(peer, client)).payload == JSON
+        assert (await raw_frame(peer, client)).payload == b"uncompressed"
+        assert (await peer.closing())[0] == code
+
+
+async def test_fragments_of_a_compressed_message_may_have_control_frames_between(connect):
+    async with connect(Echo, headers=OFFER) as session:
+        client, peer = far_end(), session.peer
+        for _ in range(3):
+            payload = client.compress(JSON)
             peer.send(
-                Frame(OpCode.TEXT, payload=client.compress(JSON), rsv1=True),
+                Frame(OpCode.TEXT, False, payload[:10], rsv1=True),
+                Frame(OpCode.PING, payload=b"between"),
+                Frame(OpCode.CONTINUATION, False, b""),
+                Frame(OpCode.CONTINUATION, False, payload[10:]),
+                Frame(OpCode.CONTINUATION),
                 "uncompressed",
-                Frame(OpCode.TEXT, payload=wrong, rsv1=True),
-                Frame(OpCode.TEXT, payload=client.compress(JSON), rsv1=True),
-                "behind",
             )
+            assert (await raw_frame(peer, client)).opcode == OpCode.PONG
             assert (await raw_frame(peer, client)).payload == JSON
             assert (await raw_frame(peer, client)).payload == b"uncompressed"
-            assert (await peer.closing())[0] == code
-
-    run(scenario())
 
 
-def test_fragments_of_a_compressed_message_may_have_control_frames_between(run, connect):
-    async def scenario():
-        async with connect(Echo, headers=OFFER) as session:
-            client, peer = far_end(), session.peer
-            for _ in range(3):
-                payload = client.compress(JSON)
-                peer.send(
-                    Frame(OpCode.TEXT, False, payload[:10], rsv1=True),
-                    Frame(OpCode.PING, payload=b"between"),
-                    Frame(OpCode.CONTINUATION, False, b""),
-                    Frame(OpCode.CONTINUATION, False, payload[10:]),
-                    Frame(OpCode.CONTINUATION),
-                    "uncompressed",
-                )
-                assert (await raw_frame(peer, client)).opcode == OpCode.PONG
-                assert (await raw_frame(peer, client)).payload == JSON
-                assert (await raw_frame(peer, client)).payload == b"uncompressed"
-
-    run(scenario())
-
-
-def test_messages_of_all_kinds_leave_in_order(run, connect):
+async def test_messages_of_all_kinds_leave_in_order(connect):
     """Small ones, ones that are compressed, ones over MAX_FRAME_SIZE, and streams."""
 
     class View(Echo):
@@ -253,27 +222,21 @@ def test_messages_of_all_kinds_leave_in_order(run, connect):
                 stream = [f"stream {number}, ", "x" * 280, "", "y" * 290]
                 await asyncio.gather(self.send(small), self.send(JSON[:290]), self.send(stream), self.send(large))
 
-    async def scenario():
-        async with connect(View, headers=OFFER) as session:
-            client = far_end()
-            for number in range(20):
-                assert await session.peer.inflated(client) == b"small %d" % number
-                assert await session.peer.inflated(client) == JSON[:290]
-                assert await session.peer.inflated(client) == b"stream %d, " % number + b"x" * 280 + b"y" * 290
-                assert await session.peer.inflated(client) == JSON * 3 + b"%d" % number
-
-    run(scenario())
+    async with connect(View, headers=OFFER) as session:
+        client = far_end()
+        for number in range(20):
+            assert await session.peer.inflated(client) == b"small %d" % number
+            assert await session.peer.inflated(client) == JSON[:290]
+            assert await session.peer.inflated(client) == b"stream %d, " % number + b"x" * 280 + b"y" * 290
+            assert await session.peer.inflated(client) == JSON * 3 + b"%d" % number
 
 
-def test_decompression_without_memory_closes_the_connection(run, connect, log, monkeypatch):
+async def test_decompression_without_memory_closes_the_connection(connect, log, monkeypatch):
     def decompress(self, payload, max_size=None):
         raise MemoryError
 
-    async def scenario():
-        async with connect(Echo, headers=OFFER) as session:
-            monkeypatch.setattr(PerMessageDeflate, "decompress", decompress)
-            session.peer.write(compressed(far_end(), JSON))
-            assert await session.peer.closing() == (1011, "internal error")
-
-    run(scenario())
+    async with connect(Echo, headers=OFFER) as session:
+        monkeypatch.setattr(PerMessageDeflate, "decompress", decompress)
+        session.peer.write(compressed(far_end(), JSON))
+        assert await session.peer.closing() == (1011, "internal error")
     assert [type(entry.error) for entry in log()] == [MemoryError]

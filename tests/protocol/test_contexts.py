@@ -13,7 +13,7 @@ user = ContextVar("user", default="nobody")
 
 
 @pytest.mark.parametrize("waits", [False, True])
-def test_variables_of_on_open_hold_for_every_later_hook(run, connect, waits):
+async def test_variables_of_on_open_hold_for_every_later_hook(connect, waits):
     seen = []
 
     class View(WebSocketView):
@@ -31,18 +31,15 @@ def test_variables_of_on_open_hold_for_every_later_hook(run, connect, waits):
         async def on_close(self, frame=None):
             seen.append(user.get())
 
-    async def scenario():
-        async with connect(View) as session:
-            session.peer.send("fast", "slow", "slow", "fast", "fast")
-            assert [await session.peer.message() for _ in range(5)] == ["alice"] * 5
-            session.peer.close()
-            await session.ended()
-
-    run(scenario())
+    async with connect(View) as session:
+        session.peer.send("fast", "slow", "slow", "fast", "fast")
+        assert [await session.peer.message() for _ in range(5)] == ["alice"] * 5
+        session.peer.close()
+        await session.ended()
     assert seen == ["alice"] * 6
 
 
-def test_a_receive_loop_of_the_views_own_opens_in_the_connections_context(run, connect):
+async def test_a_receive_loop_of_the_views_own_opens_in_the_connections_context(connect):
     class View(WebSocketView):
         async def on_open(self):
             user.set("alice")
@@ -57,19 +54,15 @@ def test_a_receive_loop_of_the_views_own_opens_in_the_connections_context(run, c
             seen.append(user.get())
 
     seen = []
-
-    async def scenario():
-        async with connect(View) as session:
-            session.peer.send("x", "y")
-            assert [await session.peer.message() for _ in range(2)] == ["alice"] * 2
-            session.peer.close()
-            await session.ended()
-
-    run(scenario())
+    async with connect(View) as session:
+        session.peer.send("x", "y")
+        assert [await session.peer.message() for _ in range(2)] == ["alice"] * 2
+        session.peer.close()
+        await session.ended()
     assert seen == ["alice"]
 
 
-def test_a_handler_sees_variables_of_an_overridden_read_frame(run, connect):
+async def test_a_handler_sees_variables_of_an_overridden_read_frame(connect):
     """`read_frame` runs in the context of the connection, which each handler copies at its start."""
     number = ContextVar("number", default=0)
 
@@ -82,18 +75,15 @@ def test_a_handler_sees_variables_of_an_overridden_read_frame(run, connect):
         async def on_receive(self, message, opcode):
             await self.send(str(number.get()))
 
-    async def scenario():
-        async with connect(View) as session:
-            for count in range(1, 5):
-                session.peer.send("x")
-                assert await session.peer.message() == str(count)
-
-    run(scenario())
+    async with connect(View) as session:
+        for count in range(1, 5):
+            session.peer.send("x")
+            assert await session.peer.message() == str(count)
 
 
 @pytest.mark.parametrize("opened", [None, "alice"])
 @pytest.mark.parametrize("how", ["set", "set an equal", "set and reset", "wait"])
-def test_variables_of_a_handler_are_invisible_to_others(run, connect, how, opened):
+async def test_variables_of_a_handler_are_invisible_to_others(connect, how, opened):
     """This holds for a value that equals the previous one, too."""
     box = ContextVar("box")
 
@@ -114,17 +104,14 @@ def test_variables_of_a_handler_are_invisible_to_others(run, connect, how, opene
             if how == "wait":
                 await asyncio.sleep(0)
 
-    async def scenario():
-        async with connect(View) as session:
-            for group in range(3):
-                session.peer.send(*[f"{group} {number}" for number in range(3)])
-                assert [await session.peer.message() for _ in range(3)] == [f"{opened or 'nobody'} True"] * 3
-
-    run(scenario())
+    async with connect(View) as session:
+        for group in range(3):
+            session.peer.send(*[f"{group} {number}" for number in range(3)])
+            assert [await session.peer.message() for _ in range(3)] == [f"{opened or 'nobody'} True"] * 3
 
 
 @pytest.mark.parametrize("waits", [False, True])
-def test_a_callback_of_a_handlers_task_sees_the_variables_of_its_creation(run, connect, waits):
+async def test_a_callback_of_a_handlers_task_sees_the_variables_of_its_creation(connect, waits):
     class View(WebSocketView):
         async def on_receive(self, message, opcode):
             user.set("alice")
@@ -133,17 +120,14 @@ def test_a_callback_of_a_handlers_task_sees_the_variables_of_its_creation(run, c
             if waits:
                 await asyncio.sleep(0)
 
-    async def scenario():
-        async with connect(View) as session:
-            session.peer.send("x")
-            await session.peer.settled()
-
     seen = []
-    run(scenario())
+    async with connect(View) as session:
+        session.peer.send("x")
+        await session.peer.settled()
     assert seen == ["alice"]
 
 
-def test_a_token_of_another_handler_resets_nothing(run, connect):
+async def test_a_token_of_another_handler_resets_nothing(connect):
     """The token belongs to the context of the first handler, which has changed nothing else."""
     tokens = []
 
@@ -159,15 +143,12 @@ def test_a_token_of_another_handler_resets_nothing(run, connect):
                     user.reset(tokens[0])
             await self.send(user.get())
 
-    async def scenario():
-        async with connect(View) as session:
-            session.peer.send("keep", "reset")
-            assert [await session.peer.message() for _ in range(2)] == ["alice"] * 2
-
-    run(scenario())
+    async with connect(View) as session:
+        session.peer.send("keep", "reset")
+        assert [await session.peer.message() for _ in range(2)] == ["alice"] * 2
 
 
-def test_variables_of_a_connection_are_invisible_to_another_that_it_wakes(run, serving, dial, until):
+async def test_variables_of_a_connection_are_invisible_to_another_that_it_wakes(serving, dial, until):
     """Reading is on hold at a connection whose peer does not read; the handler of another one sends to it."""
 
     class View(WebSocketView):
@@ -182,33 +163,26 @@ def test_variables_of_a_connection_are_invisible_to_another_that_it_wakes(run, s
             await asyncio.sleep(0)
 
     seen = []
-    victim = None
-
-    async def scenario():
-        nonlocal victim
-        async with serving(View) as server, dial(server) as silent:
-            victim, _ = await server.views.get()
-            await silent.head()
-            async with dial(server) as other:
-                await other.head()
-                silent.writer.transport.pause_reading()
-                other.send("flood")
-                await until(lambda: seen)
-                silent.send("1", "2", "3")
-                silent.writer.transport.resume_reading()
-                for _ in range(100):
-                    await silent.message()
-                silent.send("4", "5", "6")
-                await until(lambda: len(seen) == 7)
-
-    run(scenario())
+    async with serving(View) as server, dial(server) as silent:
+        victim, _ = await server.views.get()
+        await silent.head()
+        async with dial(server) as other:
+            await other.head()
+            silent.writer.transport.pause_reading()
+            other.send("flood")
+            await until(lambda: seen)
+            silent.send("1", "2", "3")
+            silent.writer.transport.resume_reading()
+            for _ in range(100):
+                await silent.message()
+            silent.send("4", "5", "6")
+            await until(lambda: len(seen) == 7)
     assert [name for message, name in seen if message != b"flood"] == ["nobody"] * 6
 
 
 @pytest.mark.in_memory
-def test_a_stream_that_waits_for_its_turn_keeps_the_variables_of_its_sender(run):
+async def test_a_stream_that_waits_for_its_turn_keeps_the_variables_of_its_sender():
     """The end of one stream starts the next, but not in its own context."""
-    go_on = None
 
     class View(WebSocketView):
         async def on_receive(self, message, opcode):
@@ -223,19 +197,15 @@ def test_a_stream_that_waits_for_its_turn_keeps_the_variables_of_its_sender(run)
                 go_on.set()
             await self.send(parts())
 
-    async def scenario():
-        nonlocal go_on
-        go_on = asyncio.Event()
-        async with in_memory(View) as ws:
-            for name in ("alice", "bob"):
-                await ws.send(name)
-            assert [await ws.recv(), await ws.recv()] == ["alicealice", "bobbob"]
-
-    run(scenario())
+    go_on = asyncio.Event()
+    async with in_memory(View) as ws:
+        for name in ("alice", "bob"):
+            await ws.send(name)
+        assert [await ws.recv(), await ws.recv()] == ["alicealice", "bobbob"]
 
 
 @pytest.mark.in_memory
-def test_variables_of_a_publisher_are_invisible_to_the_members_of_a_group(run):
+async def test_variables_of_a_publisher_are_invisible_to_the_members_of_a_group():
     seen = []
 
     class View(WebSocketView):
@@ -251,13 +221,8 @@ def test_variables_of_a_publisher_are_invisible_to_the_members_of_a_group(run):
             seen.append(user.get())
             await super().send_frame(frame)
 
-    async def scenario():
-        nonlocal groups
-        groups = Groups()
-        async with in_memory(View) as one, in_memory(View) as other:
-            await one.send("x")
-            assert [await one.recv(), await other.recv()] == ["x", "x"]
-
-    groups = None
-    run(scenario())
+    groups = Groups()
+    async with in_memory(View) as one, in_memory(View) as other:
+        await one.send("x")
+        assert [await one.recv(), await other.recv()] == ["x", "x"]
     assert seen == ["member", "member"]

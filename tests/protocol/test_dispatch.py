@@ -23,22 +23,19 @@ MIB = 2**20
 # Order
 
 
-def test_handlers_start_in_order_and_wait_side_by_side(run, connect):
-    async def scenario():
-        async with connect(Gates) as session:
-            view, peer = session.view, session.peer
-            peer.send("a", "b", "c")
-            await view.until(lambda: len(view.events) == 3)
-            assert view.events == ["a starts", "b starts", "c starts"]
-            for name in "cab":
-                view.gate(name).set()
-                assert await peer.message() == name
-            assert view.events[3:] == ["c ends", "a ends", "b ends"]
-
-    run(scenario())
+async def test_handlers_start_in_order_and_wait_side_by_side(connect):
+    async with connect(Gates) as session:
+        view, peer = session.view, session.peer
+        peer.send("a", "b", "c")
+        await view.until(lambda: len(view.events) == 3)
+        assert view.events == ["a starts", "b starts", "c starts"]
+        for name in "cab":
+            view.gate(name).set()
+            assert await peer.message() == name
+        assert view.events[3:] == ["c ends", "a ends", "b ends"]
 
 
-def test_a_handler_may_wait_for_a_later_message(run, connect):
+async def test_a_handler_may_wait_for_a_later_message(connect):
     """The later handler may wait for an even later message."""
 
     class View(Gates):
@@ -49,15 +46,12 @@ def test_a_handler_may_wait_for_a_later_message(run, connect):
             else:
                 await super().on_receive(message, opcode)
 
-    async def scenario():
-        async with connect(View) as session:
-            view, peer = session.view, session.peer
-            view.gate("go go a").set()
-            peer.send("a", "go a", "go go a")
-            assert {await peer.message() for _ in range(3)} == {"a", "go a", "go go a"}
-            assert view.events[:3] == ["a starts", "go a starts", "go go a starts"]
-
-    run(scenario())
+    async with connect(View) as session:
+        view, peer = session.view, session.peer
+        view.gate("go go a").set()
+        peer.send("a", "go a", "go go a")
+        assert {await peer.message() for _ in range(3)} == {"a", "go a", "go go a"}
+        assert view.events[:3] == ["a starts", "go a starts", "go go a starts"]
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -108,7 +102,7 @@ def test_order_holds_whoever_waits(loop_name, run, data):
 
 
 @pytest.mark.parametrize("seconds", [0, 0.0002])
-def test_replies_of_handlers_that_do_not_wait_are_in_order(run, connect, seconds):
+async def test_replies_of_handlers_that_do_not_wait_are_in_order(connect, seconds):
     """The order holds although the handlers together block the loop for long."""
 
     class View(WebSocketView):
@@ -117,14 +111,11 @@ def test_replies_of_handlers_that_do_not_wait_are_in_order(run, connect, seconds
             time.sleep(seconds)  # noqa: ASYNC251
             await self.send(message + b"!")
 
-    async def scenario():
-        async with connect(View) as session:
-            session.peer.send(*map(str, range(500)))
-            for i in range(500):
-                assert await session.peer.message() == str(i)
-                assert await session.peer.message() == f"{i}!"
-
-    run(scenario())
+    async with connect(View) as session:
+        session.peer.send(*map(str, range(500)))
+        for i in range(500):
+            assert await session.peer.message() == str(i)
+            assert await session.peer.message() == f"{i}!"
 
 
 # Tasks and contexts
@@ -133,7 +124,7 @@ def test_replies_of_handlers_that_do_not_wait_are_in_order(run, connect, seconds
 variable = contextvars.ContextVar("variable", default=None)
 
 
-def test_handlers_that_wait_have_tasks_and_contexts_of_their_own(run, connect):
+async def test_handlers_that_wait_have_tasks_and_contexts_of_their_own(connect):
     class View(Gates):
         async def on_receive(self, message, opcode):
             before = asyncio.current_task()
@@ -143,24 +134,21 @@ def test_handlers_that_wait_have_tasks_and_contexts_of_their_own(run, connect):
             assert asyncio.current_task() is before
             self.tasks.append(before)
 
-    async def scenario():
-        async with connect(View) as session:
-            view, peer = session.view, session.peer
-            view.tasks = []
-            names = [str(i) for i in range(10)]
-            peer.send(*names)
-            await view.until(lambda: len(view.events) == 10)
-            for name in names:
-                view.gate(name).set()
-            assert [await peer.message() for _ in names] == names
-            assert len(set(view.tasks)) == 10
-            assert None not in view.tasks
-            assert session.end not in view.tasks
-
-    run(scenario())
+    async with connect(View) as session:
+        view, peer = session.view, session.peer
+        view.tasks = []
+        names = [str(i) for i in range(10)]
+        peer.send(*names)
+        await view.until(lambda: len(view.events) == 10)
+        for name in names:
+            view.gate(name).set()
+        assert [await peer.message() for _ in names] == names
+        assert len(set(view.tasks)) == 10
+        assert None not in view.tasks
+        assert session.end not in view.tasks
 
 
-def test_timeouts_groups_and_shields_work_in_a_handler(run, connect):
+async def test_timeouts_groups_and_shields_work_in_a_handler(connect):
     class View(WebSocketView):
         async def on_receive(self, message, opcode):
             with pytest.raises(TimeoutError):
@@ -175,16 +163,13 @@ def test_timeouts_groups_and_shields_work_in_a_handler(run, connect):
             assert await asyncio.to_thread(lambda: 5) == 5
             await self.send("done")
 
-    async def scenario():
-        async with connect(View) as session:
-            session.peer.send("x")
-            expected = ["from a group", "in time", "one", "two", "done"]
-            assert [await session.peer.message() for _ in expected] == expected
-
-    run(scenario())
+    async with connect(View) as session:
+        session.peer.send("x")
+        expected = ["from a group", "in time", "one", "two", "done"]
+        assert [await session.peer.message() for _ in expected] == expected
 
 
-def test_a_handler_may_be_cancelled_by_another(run, connect, log):
+async def test_a_handler_may_be_cancelled_by_another(connect, log):
     """The cancellation ends that handler, and neither the connection nor later messages."""
 
     class View(WebSocketView):
@@ -204,21 +189,18 @@ def test_a_handler_may_be_cancelled_by_another(run, connect, log):
                 await self.send("cancelled")
                 raise
 
-    async def scenario():
-        async with connect(View) as session:
-            peer = session.peer
-            for _ in range(3):
-                peer.send("wait")
-                assert await peer.message() == "started"
-                peer.send("stop")
-                assert [await peer.message(), await peer.message()] == ["stopped", "cancelled"]
-            assert await peer.settled() == []
-
-    run(scenario())
+    async with connect(View) as session:
+        peer = session.peer
+        for _ in range(3):
+            peer.send("wait")
+            assert await peer.message() == "started"
+            peer.send("stop")
+            assert [await peer.message(), await peer.message()] == ["stopped", "cancelled"]
+        assert await peer.settled() == []
     assert not log()
 
 
-def test_messages_behind_a_handler_that_was_cancelled_are_handled(run, connect, log):
+async def test_messages_behind_a_handler_that_was_cancelled_are_handled(connect, log):
     class View(Gates):
         MAX_CONCURRENT_MESSAGES = 1
         task = None
@@ -227,48 +209,42 @@ def test_messages_behind_a_handler_that_was_cancelled_are_handled(run, connect, 
             self.task = self.task or asyncio.current_task()
             await super().on_receive(message, opcode)
 
-    async def scenario():
-        async with connect(View) as session:
-            view, peer = session.view, session.peer
-            peer.send("a", "b", "c")
-            await view.until(lambda: view.events)
-            view.gate("b").set()
-            view.gate("c").set()
-            view.task.cancel()
-            assert [await peer.message(), await peer.message()] == ["b", "c"]
-            peer.send("b")
-            assert await peer.message() == "b"
-
-    run(scenario())
+    async with connect(View) as session:
+        view, peer = session.view, session.peer
+        peer.send("a", "b", "c")
+        await view.until(lambda: view.events)
+        view.gate("b").set()
+        view.gate("c").set()
+        view.task.cancel()
+        assert [await peer.message(), await peer.message()] == ["b", "c"]
+        peer.send("b")
+        assert await peer.message() == "b"
     assert not log()
 
 
-def test_messages_behind_an_on_open_that_was_cancelled_are_handled(run, connect, log):
+async def test_messages_behind_an_on_open_that_was_cancelled_are_handled(connect, log):
     class View(Gates):
         async def on_open(self):
             self.opening = asyncio.current_task()
             self.note("opening")
             await asyncio.Event().wait()
 
-    async def scenario():
-        async with connect(View) as session:
-            view, peer = session.view, session.peer
-            view.gate("a").set()
-            view.gate("b").set()
-            peer.send("a", Frame(OpCode.PING))
-            assert (await peer.frame()).opcode == OpCode.PONG
-            assert view.events == ["opening"]
-            view.opening.cancel()
-            assert await peer.message() == "a"
-            peer.send("b")
-            assert await peer.message() == "b"
-
-    run(scenario())
+    async with connect(View) as session:
+        view, peer = session.view, session.peer
+        view.gate("a").set()
+        view.gate("b").set()
+        peer.send("a", Frame(OpCode.PING))
+        assert (await peer.frame()).opcode == OpCode.PONG
+        assert view.events == ["opening"]
+        view.opening.cancel()
+        assert await peer.message() == "a"
+        peer.send("b")
+        assert await peer.message() == "b"
     assert not log()
 
 
 @pytest.mark.parametrize("by", ["nobody", "a later handler", "a later handler that then waits"])
-def test_cancelling_the_task_of_a_handler_that_has_ended_affects_no_other(run, connect, log, by):
+async def test_cancelling_the_task_of_a_handler_that_has_ended_affects_no_other(connect, log, by):
     """The task may serve other handlers by then, which are not affected."""
 
     class View(WebSocketView):
@@ -282,28 +258,25 @@ def test_cancelling_the_task_of_a_handler_that_has_ended_affects_no_other(run, c
                         await asyncio.sleep(0)
             await self.send(message)
 
-    async def scenario():
-        async with connect(View) as session:
-            peer = session.peer
-            for _ in range(3):
-                peer.send("first")
-                assert await peer.message() == "first"
-                if by == "nobody":
-                    session.view.task.cancel()
-                    peer.send("between")
-                    await asyncio.sleep(0)
-                    assert await peer.message() == "between"
-                else:
-                    peer.send("cancel", "behind")
-                    assert {await peer.message(), await peer.message()} == {"cancel", "behind"}
-            peer.send("last")
-            assert await peer.message() == "last"
-
-    run(scenario())
+    async with connect(View) as session:
+        peer = session.peer
+        for _ in range(3):
+            peer.send("first")
+            assert await peer.message() == "first"
+            if by == "nobody":
+                session.view.task.cancel()
+                peer.send("between")
+                await asyncio.sleep(0)
+                assert await peer.message() == "between"
+            else:
+                peer.send("cancel", "behind")
+                assert {await peer.message(), await peer.message()} == {"cancel", "behind"}
+        peer.send("last")
+        assert await peer.message() == "last"
     assert not log()
 
 
-def test_a_handler_that_swallows_its_cancellation_goes_on(run, connect, log):
+async def test_a_handler_that_swallows_its_cancellation_goes_on(connect, log):
     class View(Gates):
         async def on_receive(self, message, opcode):
             self.task = asyncio.current_task()
@@ -312,22 +285,19 @@ def test_a_handler_that_swallows_its_cancellation_goes_on(run, connect, log):
             except asyncio.CancelledError:
                 await self.send("survived")
 
-    async def scenario():
-        async with connect(View) as session:
-            view, peer = session.view, session.peer
-            peer.send("a")
-            await view.until(lambda: view.events)
-            view.task.cancel()
-            assert await peer.message() == "survived"
-            view.gate("b").set()
-            peer.send("b")
-            assert await peer.message() == "b"
-
-    run(scenario())
+    async with connect(View) as session:
+        view, peer = session.view, session.peer
+        peer.send("a")
+        await view.until(lambda: view.events)
+        view.task.cancel()
+        assert await peer.message() == "survived"
+        view.gate("b").set()
+        peer.send("b")
+        assert await peer.message() == "b"
     assert not log()
 
 
-def test_messages_that_wait_at_the_cancellation_of_all_tasks_are_not_handled(run, connect, until):
+async def test_messages_that_wait_at_the_cancellation_of_all_tasks_are_not_handled(connect, until):
     """As `asyncio.run` cancels them at its end: the handler and the end of the connection in one pass of the loop."""
 
     class View(WebSocketView):
@@ -336,21 +306,18 @@ def test_messages_that_wait_at_the_cancellation_of_all_tasks_are_not_handled(run
         async def on_receive(self, message, opcode):
             await asyncio.Event().wait()
 
-    async def scenario():
-        async with connect(View) as session:
-            session.peer.send("a", "b", "c")
-            await session.peer.settled()
-            session.peer.leave()
-            protocol = session.view._protocol
-            await until(lambda: protocol.hooks._emptied)
-            handlers = {*protocol.consumer.workers}
-            for task in [*handlers, *(asyncio.all_tasks() - handlers - {asyncio.current_task()})]:
-                task.cancel()
-
-    run(scenario())
+    async with connect(View) as session:
+        session.peer.send("a", "b", "c")
+        await session.peer.settled()
+        session.peer.leave()
+        protocol = session.view._protocol
+        await until(lambda: protocol.hooks._emptied)
+        handlers = {*protocol.consumer.workers}
+        for task in [*handlers, *(asyncio.all_tasks() - handlers - {asyncio.current_task()})]:
+            task.cancel()
 
 
-def test_an_error_in_the_last_waiting_message_ends_a_lost_connection_at_once(run, connect, log, until):
+async def test_an_error_in_the_last_waiting_message_ends_a_lost_connection_at_once(connect, log, until):
     """Not after CLOSE_TIMEOUT."""
 
     class View(WebSocketView):
@@ -365,21 +332,18 @@ def test_an_error_in_the_last_waiting_message_ends_a_lost_connection_at_once(run
                 raise ZeroDivisionError
             await self.gate.wait()
 
-    async def scenario():
-        async with connect(View) as session:
-            session.peer.send("wait", "fail")
-            await session.peer.settled()
-            session.peer.leave()
-            await until(lambda: session.view._protocol.hooks._emptied)
-            session.view.gate.set()
-            await session.ended()
-
-    run(scenario())
+    async with connect(View) as session:
+        session.peer.send("wait", "fail")
+        await session.peer.settled()
+        session.peer.leave()
+        await until(lambda: session.view._protocol.hooks._emptied)
+        session.view.gate.set()
+        await session.ended()
     assert len(log()) == 1
 
 
 @pytest.mark.parametrize("hook", ["on_receive", "on_stream"])
-def test_terminate_ends_a_lost_connection_soon_whatever_waits(run, connect, hook, log, until):
+async def test_terminate_ends_a_lost_connection_soon_whatever_waits(connect, hook, log, until):
     """Neither a waiting message nor `on_close` is granted CLOSE_TIMEOUT."""
 
     async def wait(self, *args):
@@ -387,15 +351,11 @@ def test_terminate_ends_a_lost_connection_soon_whatever_waits(run, connect, hook
 
     members = {hook: wait, "on_close": wait, "MAX_CONCURRENT_MESSAGES": 1, "CLOSE_TIMEOUT": 1000}
     view_class = type("View", (WebSocketView,), members)
-
-    async def scenario():
-        async with connect(view_class) as session:
-            session.peer.send("a", "b")
-            await session.peer.settled()
-            session.peer.leave()
-            await until(lambda: session.view._protocol.hooks._emptied)
-            session.view.terminate()
-            await session.ended()
-
-    run(scenario())
+    async with connect(view_class) as session:
+        session.peer.send("a", "b")
+        await session.peer.settled()
+        session.peer.leave()
+        await until(lambda: session.view._protocol.hooks._emptied)
+        session.view.terminate()
+        await session.ended()
     assert log()

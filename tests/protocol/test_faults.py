@@ -248,39 +248,34 @@ def sockets():
 
 
 @pytest.mark.parametrize(("fault", "step", "view_class", "encrypted", "loop_name"), CASES, indirect=["loop_name"])
-def test_a_fault_at_any_step_ends_the_connection_and_leaves_nothing(
-    run, serving, dial, log, monkeypatch, tls, fault, step, view_class, encrypted
+async def test_a_fault_at_any_step_ends_the_connection_and_leaves_nothing(
+    serving, dial, log, monkeypatch, tls, fault, step, view_class, encrypted
 ):
     monkeypatch.setattr("duck.contrib.websockets.protocol.hooks.Hooks.FLUSH_TIMEOUT", 0.02)
     monkeypatch.setattr(View, "broken", False)
     closes = []
-
-    async def scenario():
-        before = sockets()
-        options = {"tls": tls} if encrypted else {}
-        async with serving(view_class, by_run=fault is cancel, shutdown_timeout=0.1, **options) as server:
-            async with dial(server, cut=0, **options) as peer:
-                conversation = Conversation(peer, server)
-                async with contextlib.aclosing(converse(conversation, step)) as steps:
-                    async for reached in steps:
-                        if reached == step:
-                            break
-                    else:
-                        pytest.fail(f"the conversation does not come to {step!r}")
-                    await fault(conversation)
-                if conversation.end is not None:
-                    await asyncio.wait([conversation.end])
-                    assert conversation.end.cancelled() is (fault is cancel)
-                    closes.append(conversation.view.closes)
-            assert not server._work.views
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-        del conversation, steps, server, peer
-        await settle()
-        gc.collect()
-        assert set(sockets()) <= set(before)
-
-    run(scenario())
+    before = sockets()
+    options = {"tls": tls} if encrypted else {}
+    async with serving(view_class, by_run=fault is cancel, shutdown_timeout=0.1, **options) as server:
+        async with dial(server, cut=0, **options) as peer:
+            conversation = Conversation(peer, server)
+            async with contextlib.aclosing(converse(conversation, step)) as steps:
+                async for reached in steps:
+                    if reached == step:
+                        break
+                else:
+                    pytest.fail(f"the conversation does not come to {step!r}")
+                await fault(conversation)
+            if conversation.end is not None:
+                await asyncio.wait([conversation.end])
+                assert conversation.end.cancelled() is (fault is cancel)
+                closes.append(conversation.view.closes)
+        assert not server._work.views
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    del conversation, steps, server, peer
+    await settle()
     gc.collect()
+    assert set(sockets()) <= set(before)
     assert closes == ([1] if step in UPGRADED else [])
     explained = log()
     if fault is break_hooks:

@@ -29,44 +29,35 @@ async def flood(transport):
     await asyncio.sleep(0)
 
 
-def test_a_flood_is_handled_in_turns(run):
-    async def scenario():
-        async with connect(Busy) as ws:
-            view, transport = ws.view, ws.view.request.transport
-            await flood(transport)
-            assert 0 < view.count <= FLOOD // 4
-            turns = []
-            while view.count < FLOOD:
-                before = view.count
-                await asyncio.sleep(0)
-                turns.append(view.count - before)
-            assert max(turns) <= FLOOD_READ // len(FRAME) + 1
-            await ws.send("a")
-            await ws.ping()
-            assert view.count == FLOOD + 1
-
-    run(scenario())
+async def test_a_flood_is_handled_in_turns():
+    async with connect(Busy) as ws:
+        view, transport = ws.view, ws.view.request.transport
+        await flood(transport)
+        assert 0 < view.count <= FLOOD // 4
+        turns = []
+        while view.count < FLOOD:
+            before = view.count
+            await asyncio.sleep(0)
+            turns.append(view.count - before)
+        assert max(turns) <= FLOOD_READ // len(FRAME) + 1
+        await ws.send("a")
+        await ws.ping()
+        assert view.count == FLOOD + 1
 
 
-def test_a_peer_that_has_flooded_is_read_as_any_other(run, until):
-    async def scenario():
-        async with connect(Busy) as ws:
-            view, transport = ws.view, ws.view.request.transport
-            await flood(transport)
-            await until(lambda: view.count == FLOOD)
-            await ws.send("a")
-            await ws.ping()
-            assert len(transport.get_protocol().get_buffer(-1)) > FLOOD_READ
-
-    run(scenario())
+async def test_a_peer_that_has_flooded_is_read_as_any_other(until):
+    async with connect(Busy) as ws:
+        view, transport = ws.view, ws.view.request.transport
+        await flood(transport)
+        await until(lambda: view.count == FLOOD)
+        await ws.send("a")
+        await ws.ping()
+        assert len(transport.get_protocol().get_buffer(-1)) > FLOOD_READ
 
 
-def test_a_flood_that_ends_with_the_connection_is_handled_to_its_end(run, until):
-    async def scenario():
-        async with connect(Busy) as ws:
-            view, transport = ws.view, ws.view.request.transport
-            await flood(transport)
-            asyncio.get_running_loop().call_soon(transport.feed_eof)
-            await until(lambda: view.count == FLOOD)
-
-    run(scenario())
+async def test_a_flood_that_ends_with_the_connection_is_handled_to_its_end(until):
+    async with connect(Busy) as ws:
+        view, transport = ws.view, ws.view.request.transport
+        await flood(transport)
+        asyncio.get_running_loop().call_soon(transport.feed_eof)
+        await until(lambda: view.count == FLOOD)

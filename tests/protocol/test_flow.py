@@ -62,108 +62,90 @@ def crowd(view, peer_is_slow, count=400, size=16 * KIB):
 # A peer that does not read
 
 
-def test_messages_are_dropped_for_a_peer_that_does_not_read(run, connect, log):
-    async def scenario():
-        async with slow(connect, Dropping) as session:
-            view, peer = session.view, session.peer
-            last = crowd(view, lambda: view.dropped == 1)
-            full = buffered(view)
-            for _ in range(100):
-                await view.send(bytes(16 * KIB))
-            assert view.dropped == 101
-            assert buffered(view) == full < 64 * KIB + 2 * 16 * KIB
-            # All messages arrive, whole and in order, and so do those sent once there is room.
-            assert [int.from_bytes((await peer.message())[:4]) for _ in range(last)] == list(range(last))
-            await view.send("next")
-            assert await peer.message() == "next"
-            assert view.dropped == 101
-
-    run(scenario())
+async def test_messages_are_dropped_for_a_peer_that_does_not_read(connect, log):
+    async with slow(connect, Dropping) as session:
+        view, peer = session.view, session.peer
+        last = crowd(view, lambda: view.dropped == 1)
+        full = buffered(view)
+        for _ in range(100):
+            await view.send(bytes(16 * KIB))
+        assert view.dropped == 101
+        assert buffered(view) == full < 64 * KIB + 2 * 16 * KIB
+        # All messages arrive, whole and in order, and so do those sent once there is room.
+        assert [int.from_bytes((await peer.message())[:4]) for _ in range(last)] == list(range(last))
+        await view.send("next")
+        assert await peer.message() == "next"
+        assert view.dropped == 101
     assert [entry.message for entry in log()] == [
         "'testclient:50000 /': messages are dropped, because the peer reads too slowly"
     ]
 
 
-def test_control_frames_are_not_dropped(run, connect):
-    async def scenario():
-        async with slow(connect, Dropping) as session:
-            view, peer = session.view, session.peer
-            last = crowd(view, lambda: view.dropped == 1)
-            pings = asyncio.gather(view.send_ping(b"one"), view.send_frame(Frame(OpCode.PING, payload=b"two")))
-            for _ in range(last):
-                await peer.message()
-            for payload in (b"one", b"two"):
-                frame = await peer.frame()
-                assert (frame.opcode, frame.payload) == (OpCode.PING, payload)
-            await pings
-
-    run(scenario())
+async def test_control_frames_are_not_dropped(connect):
+    async with slow(connect, Dropping) as session:
+        view, peer = session.view, session.peer
+        last = crowd(view, lambda: view.dropped == 1)
+        pings = asyncio.gather(view.send_ping(b"one"), view.send_frame(Frame(OpCode.PING, payload=b"two")))
+        for _ in range(last):
+            await peer.message()
+        for payload in (b"one", b"two"):
+            frame = await peer.frame()
+            assert (frame.opcode, frame.payload) == (OpCode.PING, payload)
+        await pings
 
 
-def test_a_stream_that_has_begun_is_not_cut(run, connect):
-    async def scenario():
-        async with slow(connect, Dropping) as session:
-            view, peer = session.view, session.peer
-            parts = [bytes([number]) * 16 * KIB for number in range(100)]
-            stream = asyncio.ensure_future(view.send_binary(parts))
-            payload = b"".join([(await peer.frame()).payload for _ in parts])
-            assert payload == b"".join(parts)
-            last = await peer.frame()
-            assert (last.fin, last.payload) == (True, b"")
-            await stream
-            crowd(view, lambda: view.dropped == 1)
-            await view.send(["not", "sent"])
-            assert view.dropped == 2
-
-    run(scenario())
+async def test_a_stream_that_has_begun_is_not_cut(connect):
+    async with slow(connect, Dropping) as session:
+        view, peer = session.view, session.peer
+        parts = [bytes([number]) * 16 * KIB for number in range(100)]
+        stream = asyncio.ensure_future(view.send_binary(parts))
+        payload = b"".join([(await peer.frame()).payload for _ in parts])
+        assert payload == b"".join(parts)
+        last = await peer.frame()
+        assert (last.fin, last.payload) == (True, b"")
+        await stream
+        crowd(view, lambda: view.dropped == 1)
+        await view.send(["not", "sent"])
+        assert view.dropped == 2
 
 
-def test_a_peer_that_does_not_read_is_closed(run, connect, log):
-    async def scenario():
-        async with slow(connect, Closing) as session:
-            view, peer = session.view, session.peer
-            with pytest.raises(ConnectionClosed) as caught:
-                crowd(view, lambda: False)
-            assert caught.value.code == 1008
-            assert buffered(view) < 64 * KIB + 2 * 16 * KIB
-            with pytest.raises(ConnectionClosed):
-                view.send("x")
-            frames = await peer.rest()
-            assert (frames[-1].opcode, frames[-1].payload) == (OpCode.CLOSE, b"\x03\xf0too slow to read")
-
-    run(scenario())
+async def test_a_peer_that_does_not_read_is_closed(connect, log):
+    async with slow(connect, Closing) as session:
+        view, peer = session.view, session.peer
+        with pytest.raises(ConnectionClosed) as caught:
+            crowd(view, lambda: False)
+        assert caught.value.code == 1008
+        assert buffered(view) < 64 * KIB + 2 * 16 * KIB
+        with pytest.raises(ConnectionClosed):
+            view.send("x")
+        frames = await peer.rest()
+        assert (frames[-1].opcode, frames[-1].payload) == (OpCode.CLOSE, b"\x03\xf0too slow to read")
     assert [entry.message for entry in log()] == ["'testclient:50000 /': closed, because the peer reads too slowly"]
 
 
-def test_a_peer_that_never_reads_is_disconnected(run, connect, log):
-    async def scenario():
-        async with slow(connect, Closing) as session:
-            with pytest.raises(ConnectionClosed):
-                crowd(session.view, lambda: False)
-            await session.ended()
-            assert session.view.close_code == 1008
-            with pytest.raises(ConnectionClosed):
-                session.view.send("x")
-
-    run(scenario())
+async def test_a_peer_that_never_reads_is_disconnected(connect, log):
+    async with slow(connect, Closing) as session:
+        with pytest.raises(ConnectionClosed):
+            crowd(session.view, lambda: False)
+        await session.ended()
+        assert session.view.close_code == 1008
+        with pytest.raises(ConnectionClosed):
+            session.view.send("x")
 
 
 @pytest.mark.parametrize("view_class", [Patient, Dropping, Closing])
-def test_a_peer_that_reads_gets_everything(run, connect, view_class):
-    async def scenario():
-        async with slow(connect, view_class) as session:
-            view, peer = session.view, session.peer
-            for number in range(200):
-                view.send(str(number))
-                assert await peer.message() == str(number)
-            peer.send("a", b"b")
-            assert [await peer.message(), await peer.message()] == ["a", b"b"]
-            assert view.dropped == 0
-
-    run(scenario())
+async def test_a_peer_that_reads_gets_everything(connect, view_class):
+    async with slow(connect, view_class) as session:
+        view, peer = session.view, session.peer
+        for number in range(200):
+            view.send(str(number))
+            assert await peer.message() == str(number)
+        peer.send("a", b"b")
+        assert [await peer.message(), await peer.message()] == ["a", b"b"]
+        assert view.dropped == 0
 
 
-def test_reading_is_on_hold_until_no_reason_is_left(run):
+async def test_reading_is_on_hold_until_no_reason_is_left():
     class Full(WebSocketView):
         COMPRESSION = False
         MAX_CONCURRENT_MESSAGES = MAX_WAITING_MESSAGES = 1
@@ -172,83 +154,66 @@ def test_reading_is_on_hold_until_no_reason_is_left(run):
             self.sent = self.send(bytes(100_000), OpCode.BINARY)
             await go_on.wait()
 
-    async def scenario():
-        nonlocal go_on
-        go_on = asyncio.Event()
-        async with connect_in_memory(Full) as ws:
-            transport = ws.view.request.transport
-            ws.stop_reading()
-            ws.send_raw(4 * Frame(OpCode.TEXT, payload=b"x").serialize(mask=True))
-            await asyncio.sleep(1)
-            assert not transport.is_reading()  # the peer does not read, and messages wait
-            ws.resume_reading()
+    go_on = asyncio.Event()
+    async with connect_in_memory(Full) as ws:
+        transport = ws.view.request.transport
+        ws.stop_reading()
+        ws.send_raw(4 * Frame(OpCode.TEXT, payload=b"x").serialize(mask=True))
+        await asyncio.sleep(1)
+        assert not transport.is_reading()  # the peer does not read, and messages wait
+        ws.resume_reading()
+        assert await ws.recv() == bytes(100_000)
+        await asyncio.sleep(1)
+        assert not transport.is_reading()  # messages wait
+        go_on.set()
+        for _ in range(3):
             assert await ws.recv() == bytes(100_000)
-            await asyncio.sleep(1)
-            assert not transport.is_reading()  # messages wait
-            go_on.set()
-            for _ in range(3):
-                assert await ws.recv() == bytes(100_000)
-            await asyncio.sleep(1)
-            assert transport.is_reading()
-
-    go_on = None
-    run(scenario())
+        await asyncio.sleep(1)
+        assert transport.is_reading()
 
 
-def test_write_limit_bounds_the_waiting_bytes(run, connect):
+async def test_write_limit_bounds_the_waiting_bytes(connect):
     class Roomy(Dropping):
         WRITE_LIMIT = 512 * KIB
 
-    async def scenario():
-        async with slow(connect, Roomy) as session:
-            crowd(session.view, lambda: session.view.dropped == 1)
-            assert 512 * KIB < buffered(session.view) < 512 * KIB + 2 * 16 * KIB
-
-    run(scenario())
+    async with slow(connect, Roomy) as session:
+        crowd(session.view, lambda: session.view.dropped == 1)
+        assert 512 * KIB < buffered(session.view) < 512 * KIB + 2 * 16 * KIB
 
 
 # A peer that sends too much
 
 
-def test_a_peer_that_sends_too_much_is_closed(run, connect, log):
-    async def scenario():
-        async with connect(Limited) as session:
-            peer = session.peer
-            peer.send(*map(str, range(10)))
-            assert [await peer.message() for _ in range(5)] == list("01234")
-            assert await peer.closing() == (1008, "too many messages")
-            await session.ended()
-            assert session.view.close_code == 1008
-
-    run(scenario())
+async def test_a_peer_that_sends_too_much_is_closed(connect, log):
+    async with connect(Limited) as session:
+        peer = session.peer
+        peer.send(*map(str, range(10)))
+        assert [await peer.message() for _ in range(5)] == list("01234")
+        assert await peer.closing() == (1008, "too many messages")
+        await session.ended()
+        assert session.view.close_code == 1008
     assert log() == []
 
 
-def test_pings_count_against_the_rate_limit(run, connect):
-    async def scenario():
-        async with connect(Limited) as session:
-            session.peer.send(*[Frame(OpCode.PING)] * 6)
-            frames = await session.peer.rest()
-            assert frames[-1].payload == b"\x03\xf0too many messages"
-
-    run(scenario())
+async def test_pings_count_against_the_rate_limit(connect):
+    async with connect(Limited) as session:
+        session.peer.send(*[Frame(OpCode.PING)] * 6)
+        frames = await session.peer.rest()
+        assert frames[-1].payload == b"\x03\xf0too many messages"
 
 
-def test_a_peer_that_keeps_to_the_limit_is_served(run, connect):
+async def test_a_peer_that_keeps_to_the_limit_is_served(connect):
     class Brisk(Echo):
         RATE_LIMIT = 200
 
-    async def scenario():
-        async with connect(Brisk) as session:
-            for number in range(240):
-                session.peer.send(str(number))
-                assert await session.peer.message() == str(number)
-                if number >= 190:  # the burst of a second is all but gone
-                    await asyncio.sleep(0.005)
-            session.peer.close()
-            assert await session.peer.closing() == (1000, "")
-
-    run(scenario())
+    async with connect(Brisk) as session:
+        for number in range(240):
+            session.peer.send(str(number))
+            assert await session.peer.message() == str(number)
+            if number >= 190:  # the burst of a second is all but gone
+                await asyncio.sleep(0.005)
+        session.peer.close()
+        assert await session.peer.closing() == (1000, "")
 
 
 @given(
@@ -289,7 +254,7 @@ def test_invalid_settings_are_refused(setting, words):
 
 @pytest.mark.parametrize("view_class", [Patient, Dropping, Closing])
 @pytest.mark.parametrize("way", ["stream", "fragments", "pings"])
-def test_messages_in_parts_wait_for_a_peer_that_does_not_read(run, connect, until, view_class, way):
+async def test_messages_in_parts_wait_for_a_peer_that_does_not_read(connect, until, view_class, way):
     """Under every policy, the next part is produced only when there is room for it."""
     made = 0
 
@@ -299,59 +264,50 @@ def test_messages_in_parts_wait_for_a_peer_that_does_not_read(run, connect, unti
             made += 1
             yield bytes(16 * KIB)
 
-    async def scenario():
-        async with slow(connect, view_class) as session:
-            view = session.view
+    async with slow(connect, view_class) as session:
+        view = session.view
 
-            async def send():
-                if way == "stream":
-                    await view.send_binary(parts())
-                elif way == "pings":
-                    while True:
-                        await view.send_ping(bytes(125))
-                else:
-                    opcode = OpCode.BINARY
-                    for part in parts():
-                        await view.send_frame(Frame(opcode, False, part))
-                        opcode = OpCode.CONTINUATION
+        async def send():
+            if way == "stream":
+                await view.send_binary(parts())
+            elif way == "pings":
+                while True:
+                    await view.send_ping(bytes(125))
+            else:
+                opcode = OpCode.BINARY
+                for part in parts():
+                    await view.send_frame(Frame(opcode, False, part))
+                    opcode = OpCode.CONTINUATION
 
-            sending = asyncio.create_task(send())
-            await until(lambda: view._protocol._is_full)
-            for _ in range(100):
-                await asyncio.sleep(0)
-            assert buffered(view) < 64 * KIB + 2 * 16 * KIB
-            assert made < 2000
-            session.peer.reset()
-            with pytest.raises(ConnectionClosed):
-                await sending
-
-    run(scenario())
+        sending = asyncio.create_task(send())
+        await until(lambda: view._protocol._is_full)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert buffered(view) < 64 * KIB + 2 * 16 * KIB
+        assert made < 2000
+        session.peer.reset()
+        with pytest.raises(ConnectionClosed):
+            await sending
 
 
 @pytest.mark.parametrize("view_class", [Patient, Dropping, Closing])
-def test_sending_after_the_end_raises_under_every_policy(run, connect, view_class):
-    async def scenario():
-        async with connect(view_class) as session:
-            view = session.view
-            session.peer.reset()
-            await session.ended()
-            for data in ("late", ["late"]):
-                with pytest.raises(ConnectionClosed):
-                    await view.send(data)
+async def test_sending_after_the_end_raises_under_every_policy(connect, view_class):
+    async with connect(view_class) as session:
+        view = session.view
+        session.peer.reset()
+        await session.ended()
+        for data in ("late", ["late"]):
             with pytest.raises(ConnectionClosed):
-                await view.send_frame(Frame(OpCode.TEXT))
-            await view.send_close()
-            await view.safe_close()
+                await view.send(data)
+        with pytest.raises(ConnectionClosed):
+            await view.send_frame(Frame(OpCode.TEXT))
+        await view.send_close()
+        await view.safe_close()
 
-    run(scenario())
 
-
-def test_a_close_frame_does_not_count_against_the_rate_limit(run, connect):
-    async def scenario():
-        async with connect(Limited) as session:
-            peer = session.peer
-            peer.send(*"12345", Frame(OpCode.CLOSE, payload=b"\x03\xe8"))
-            assert [await peer.message() for _ in range(5)] == list("12345")
-            assert await peer.closing() == (1000, "")
-
-    run(scenario())
+async def test_a_close_frame_does_not_count_against_the_rate_limit(connect):
+    async with connect(Limited) as session:
+        peer = session.peer
+        peer.send(*"12345", Frame(OpCode.CLOSE, payload=b"\x03\xe8"))
+        assert [await peer.message() for _ in range(5)] == list("12345")
+        assert await peer.closing() == (1000, "")

@@ -39,35 +39,32 @@ def after_long(session, seconds=1000):
     heartbeat.wake()
 
 
-def test_pings_are_sent_and_their_answers_measured(run, connect):
+async def test_pings_are_sent_and_their_answers_measured(connect):
     class Relaxed(View):
         PONG_TIMEOUT = 5
 
-    async def scenario():
-        loop = asyncio.get_running_loop()
-        begun = loop.time()
-        async with connect(Relaxed) as session:
-            view, peer = session.view, session.peer
-            assert view.latency is None
-            ping = await peer.frame()
-            assert (ping.opcode, ping.fin) == (OpCode.PING, True)
-            assert 0 < len(ping.payload) <= 125
-            await asyncio.sleep(0.01)  # uvloop's clock counts milliseconds, and may be one late
-            pong(peer)(ping)
-            await peer.settled()
-            assert 0.008 <= view.latency <= loop.time() - begun + 0.001
-            # The next pong differs from the first.
-            second = await peer.frame()
-            assert second.opcode == OpCode.PING
-            assert second.payload != ping.payload
-            # None of these bytes reach the handlers.
-            assert view.events == []
-
-    run(scenario())
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    async with connect(Relaxed) as session:
+        view, peer = session.view, session.peer
+        assert view.latency is None
+        ping = await peer.frame()
+        assert (ping.opcode, ping.fin) == (OpCode.PING, True)
+        assert 0 < len(ping.payload) <= 125
+        await asyncio.sleep(0.01)  # uvloop's clock counts milliseconds, and may be one late
+        pong(peer)(ping)
+        await peer.settled()
+        assert 0.008 <= view.latency <= loop.time() - begun + 0.001
+        # The next pong differs from the first.
+        second = await peer.frame()
+        assert second.opcode == OpCode.PING
+        assert second.payload != ping.payload
+        # None of these bytes reach the handlers.
+        assert view.events == []
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
-def test_a_peer_that_reads_slowly_is_not_silent(run, connect, tls, secure):
+async def test_a_peer_that_reads_slowly_is_not_silent(connect, tls, secure):
     """TLS does not count the bytes of the socket below it, which refills the send queue."""
 
     class Strict(View):
@@ -75,23 +72,20 @@ def test_a_peer_that_reads_slowly_is_not_silent(run, connect, tls, secure):
         RECEIVE_TIMEOUT = 500
         MAX_FRAME_SIZE = 2**18
 
-    async def scenario():
-        options = {"receive_buffer": 65536, "read_limit": 65536, "tls": tls if secure else None}
-        async with connect(Strict, **options) as session:
-            session.view.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**19)  # so that bytes wait at each check
-            sending = [asyncio.ensure_future(session.view.send_binary(bytes(2**22))) for _ in range(3)]
-            for number in range(48):
-                assert len((await session.peer.frame()).payload) == 2**18
-                if number in range(0, 40, 4):  # between two of them more is read than buffers hold
-                    after_long(session, seconds=1000 if number else 0)
-            assert session.view.close_code is None
-            await asyncio.gather(*sending)
-
-    run(scenario())
+    options = {"receive_buffer": 65536, "read_limit": 65536, "tls": tls if secure else None}
+    async with connect(Strict, **options) as session:
+        session.view.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**19)  # so that bytes wait at each check
+        sending = [asyncio.ensure_future(session.view.send_binary(bytes(2**22))) for _ in range(3)]
+        for number in range(48):
+            assert len((await session.peer.frame()).payload) == 2**18
+            if number in range(0, 40, 4):  # between two of them more is read than buffers hold
+                after_long(session, seconds=1000 if number else 0)
+        assert session.view.close_code is None
+        await asyncio.gather(*sending)
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
-def test_a_peer_that_does_not_read_is_silent(run, connect, tls, secure):
+async def test_a_peer_that_does_not_read_is_silent(connect, tls, secure):
     """This holds while the waiting bytes grow, too."""
 
     class Strict(View):
@@ -105,35 +99,28 @@ def test_a_peer_that_does_not_read_is_silent(run, connect, tls, secure):
                 self.SENDING.add_done_callback(lambda sent: sent.cancelled() or sent.exception())
                 await asyncio.sleep(0.02)
 
-    async def scenario():
-        options = {**SLOW, "tls": tls if secure else None}
-        async with connect(Strict, **options) as session:
-            session.peer.writer.transport.pause_reading()
-            await session.ended(10)
-            assert (session.view.close_code, session.view.close_reason) == (1001, "nothing received for too long")
-
-    run(scenario())
+    options = {**SLOW, "tls": tls if secure else None}
+    async with connect(Strict, **options) as session:
+        session.peer.writer.transport.pause_reading()
+        await session.ended(10)
+        assert (session.view.close_code, session.view.close_reason) == (1001, "nothing received for too long")
 
 
-def test_a_busy_loop_is_not_taken_for_a_dead_peer(run, connect, monkeypatch):
+async def test_a_busy_loop_is_not_taken_for_a_dead_peer(connect, monkeypatch):
     """The pong has arrived unread, so a late clock must check again."""
     monkeypatch.setattr("duck.contrib.websockets.protocol.heartbeat.Heartbeat.LATE", 0.05)
-
-    async def scenario():
-        async with connect(View) as session:
-            peer = session.peer
-            for _ in range(2):
-                ping = await peer.frame()
-                assert ping.opcode == OpCode.PING
-                pong(peer)(ping)
-                time.sleep(0.12)  # noqa: ASYNC251
-            assert session.view.close_code is None
-
-    run(scenario())
+    async with connect(View) as session:
+        peer = session.peer
+        for _ in range(2):
+            ping = await peer.frame()
+            assert ping.opcode == OpCode.PING
+            pong(peer)(ping)
+            time.sleep(0.12)  # noqa: ASYNC251
+        assert session.view.close_code is None
 
 
 @pytest.mark.parametrize("waiting", [2, 100])
-def test_a_silent_peer_is_dropped_whether_or_not_reading_is_on_hold(run, connect, waiting):
+async def test_a_silent_peer_is_dropped_whether_or_not_reading_is_on_hold(connect, waiting):
     class Busy(View):
         MAX_CONCURRENT_MESSAGES = 1
         PING_INTERVAL = None
@@ -143,18 +130,15 @@ def test_a_silent_peer_is_dropped_whether_or_not_reading_is_on_hold(run, connect
         async def on_receive(self, message, opcode):
             await asyncio.Event().wait()
 
-    async def scenario():
-        async with connect(Busy) as session:
-            session.peer.send(*["x"] * waiting)
-            assert await session.peer.closing() == (1001, "nothing received for too long")
-            session.peer.leave()
-            await session.ended()
-
-    run(scenario())
+    async with connect(Busy) as session:
+        session.peer.send(*["x"] * waiting)
+        assert await session.peer.closing() == (1001, "nothing received for too long")
+        session.peer.leave()
+        await session.ended()
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
-def test_a_peer_that_has_filled_the_receive_buffer_is_not_silent(run, connect, until, tls, secure):
+async def test_a_peer_that_has_filled_the_receive_buffer_is_not_silent(connect, until, tls, secure):
     """Nothing more can arrive while reading is on hold."""
 
     class Busy(View):
@@ -165,22 +149,17 @@ def test_a_peer_that_has_filled_the_receive_buffer_is_not_silent(run, connect, u
         async def on_receive(self, message, opcode):
             await go_on.wait()
 
-    async def scenario():
-        nonlocal go_on
-        go_on = asyncio.Event()
-        async with connect(Busy, tls=tls if secure else None) as session:
-            session.peer.send(*[bytes(2**16)] * 256)
-            await until(lambda: session.view._protocol.is_receive_buffer_full)
-            for _ in range(3):
-                after_long(session)
-            assert session.view.close_code is None
-            go_on.set()
-
-    go_on = None
-    run(scenario())
+    go_on = asyncio.Event()
+    async with connect(Busy, tls=tls if secure else None) as session:
+        session.peer.send(*[bytes(2**16)] * 256)
+        await until(lambda: session.view._protocol.is_receive_buffer_full)
+        for _ in range(3):
+            after_long(session)
+        assert session.view.close_code is None
+        go_on.set()
 
 
-def test_a_peer_that_sends_while_reading_is_on_hold_is_alive(run, connect):
+async def test_a_peer_that_sends_while_reading_is_on_hold_is_alive(connect):
     """Its pongs have arrived, but are not read."""
 
     class Busy(View):
@@ -192,22 +171,17 @@ def test_a_peer_that_sends_while_reading_is_on_hold_is_alive(run, connect):
             await self.send(message)
             await go_on.wait()
 
-    async def scenario():
-        nonlocal go_on
-        go_on = asyncio.Event()
-        async with connect(Busy) as session:
-            session.peer.send(*["x"] * 50)
+    go_on = asyncio.Event()
+    async with connect(Busy) as session:
+        session.peer.send(*["x"] * 50)
+        assert await session.peer.message() == "x"
+        for _ in range(4):
+            frame = await session.peer.frame()
+            assert frame.opcode == OpCode.PING
+            session.peer.send(Frame(OpCode.PONG, payload=frame.payload))
+            after_long(session)
+        assert not session.view.request.transport.is_reading()
+        assert session.view.close_code is None
+        go_on.set()
+        for _ in range(49):
             assert await session.peer.message() == "x"
-            for _ in range(4):
-                frame = await session.peer.frame()
-                assert frame.opcode == OpCode.PING
-                session.peer.send(Frame(OpCode.PONG, payload=frame.payload))
-                after_long(session)
-            assert not session.view.request.transport.is_reading()
-            assert session.view.close_code is None
-            go_on.set()
-            for _ in range(49):
-                assert await session.peer.message() == "x"
-
-    go_on = None
-    run(scenario())

@@ -64,216 +64,171 @@ def compressed(payload):
     return COMPRESSED, (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
-def test_messages_are_taken_in_order(run):
-    async def scenario():
-        inbox, _ = inbox_of()
-        await delivered(inbox, text(b"1", b"2"))
-        await delivered(inbox, text(b"3"))
-        assert [await inbox.get() for _ in range(3)] == text(b"1", b"2", b"3")
-        assert not inbox.messages
-        assert inbox.take() is None
-
-    run(scenario())
+async def test_messages_are_taken_in_order():
+    inbox, _ = inbox_of()
+    await delivered(inbox, text(b"1", b"2"))
+    await delivered(inbox, text(b"3"))
+    assert [await inbox.get() for _ in range(3)] == text(b"1", b"2", b"3")
+    assert not inbox.messages
+    assert inbox.take() is None
 
 
-def test_a_task_that_waits_is_stepped_within_the_delivery(run):
-    async def scenario():
-        inbox, _ = inbox_of()
-        got = []
+async def test_a_task_that_waits_is_stepped_within_the_delivery():
+    inbox, _ = inbox_of()
+    got = []
 
-        async def take_two():
-            got.append(await inbox.get())
-            got.append(await inbox.get())
+    async def take_two():
+        got.append(await inbox.get())
+        got.append(await inbox.get())
 
-        (task,) = await begun(take_two())
-        done = []
+    (task,) = await begun(take_two())
+    done = []
 
-        def deliver():
-            inbox.deliver(text(b"1"))
-            done.append(list(got))
-            inbox.deliver(text(b"2"))
-            done.append(list(got))
+    def deliver():
+        inbox.deliver(text(b"1"))
+        done.append(list(got))
+        inbox.deliver(text(b"2"))
+        done.append(list(got))
 
-        asyncio.get_running_loop().call_soon(deliver)
-        await task
-        assert done == [text(b"1"), text(b"1", b"2")]
-
-    run(scenario())
+    asyncio.get_running_loop().call_soon(deliver)
+    await task
+    assert done == [text(b"1"), text(b"1", b"2")]
 
 
-def test_each_message_goes_to_one_waiter(run):
-    async def scenario():
-        inbox, _ = inbox_of()
-        tasks = await begun(*(inbox.get() for _ in range(3)))
-        await delivered(inbox, text(b"1", b"2"))
-        await delivered(inbox, text(b"3", b"4"))
-        assert await asyncio.gather(*tasks) == text(b"1", b"2", b"3")
-        assert await inbox.get() == (1, b"4")
-
-    run(scenario())
+async def test_each_message_goes_to_one_waiter():
+    inbox, _ = inbox_of()
+    tasks = await begun(*(inbox.get() for _ in range(3)))
+    await delivered(inbox, text(b"1", b"2"))
+    await delivered(inbox, text(b"3", b"4"))
+    assert await asyncio.gather(*tasks) == text(b"1", b"2", b"3")
+    assert await inbox.get() == (1, b"4")
 
 
-def test_cancelling_loses_no_message(run):
-    async def scenario():
-        inbox, _ = inbox_of()
-        first, second = await begun(inbox.get(), inbox.get())
-        first.cancel()
-        await delivered(inbox, text(b"1"))
-        assert await second == (1, b"1")
-        for _ in range(3):
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.001):
-                    await inbox.get()
-        (last,) = await begun(inbox.get())
-        await delivered(inbox, text(b"2"))
-        assert await last == (1, b"2")
-
-    run(scenario())
-
-
-def test_deadlines_of_several_tasks_share_a_timer(run):
-    async def scenario():
-        inbox, _ = inbox_of()
-        last, first, second = await begun(*(NextMessage(inbox, seconds) for seconds in (60, 0.001, 0.01)))
-        for task, seconds in ((first, 0.001), (second, 0.01)):
-            with pytest.raises(TimeoutError, match=f"no message from /ducks within {seconds} seconds"):
-                await task
-        await delivered(inbox, text(b"1"))
-        assert await last == "1"
-        with pytest.raises(TimeoutError, match="no message from /ducks within 0 seconds"):
-            await NextMessage(inbox, 0)
-        for task in await begun(NextMessage(inbox, 0), NextMessage(inbox, 0)):  # for which uvloop makes no timer
-            with pytest.raises(TimeoutError):
-                await task
-        inbox.end()
-        assert inbox._timer is None
-
-    run(scenario())
-
-
-def test_remaining_messages_may_be_taken_after_the_end(run):
-    async def scenario():
-        inbox, source = inbox_of()
-        await delivered(inbox, text(b"1"))
-        source.connection.receive_eof()
-        inbox.end()
-        inbox.forget()
-        assert await inbox.get() == (1, b"1")
-        for _ in range(2):
-            with pytest.raises(ConnectionClosed):
+async def test_cancelling_loses_no_message():
+    inbox, _ = inbox_of()
+    first, second = await begun(inbox.get(), inbox.get())
+    first.cancel()
+    await delivered(inbox, text(b"1"))
+    assert await second == (1, b"1")
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.001):
                 await inbox.get()
+    (last,) = await begun(inbox.get())
+    await delivered(inbox, text(b"2"))
+    assert await last == (1, b"2")
 
-    run(scenario())
+
+async def test_deadlines_of_several_tasks_share_a_timer():
+    inbox, _ = inbox_of()
+    last, first, second = await begun(*(NextMessage(inbox, seconds) for seconds in (60, 0.001, 0.01)))
+    for task, seconds in ((first, 0.001), (second, 0.01)):
+        with pytest.raises(TimeoutError, match=f"no message from /ducks within {seconds} seconds"):
+            await task
+    await delivered(inbox, text(b"1"))
+    assert await last == "1"
+    with pytest.raises(TimeoutError, match="no message from /ducks within 0 seconds"):
+        await NextMessage(inbox, 0)
+    for task in await begun(NextMessage(inbox, 0), NextMessage(inbox, 0)):  # for which uvloop makes no timer
+        with pytest.raises(TimeoutError):
+            await task
+    inbox.end()
+    assert inbox._timer is None
 
 
-def test_all_waiters_learn_of_the_end(run):
-    async def scenario():
-        inbox, _ = inbox_of()
-        tasks = await begun(inbox.get(), inbox.get())
-        inbox.end()
-        for task in tasks:
-            with pytest.raises(ConnectionClosed):
-                await task
+async def test_remaining_messages_may_be_taken_after_the_end():
+    inbox, source = inbox_of()
+    await delivered(inbox, text(b"1"))
+    source.connection.receive_eof()
+    inbox.end()
+    inbox.forget()
+    assert await inbox.get() == (1, b"1")
+    for _ in range(2):
+        with pytest.raises(ConnectionClosed):
+            await inbox.get()
 
-    run(scenario())
+
+async def test_all_waiters_learn_of_the_end():
+    inbox, _ = inbox_of()
+    tasks = await begun(inbox.get(), inbox.get())
+    inbox.end()
+    for task in tasks:
+        with pytest.raises(ConnectionClosed):
+            await task
 
 
 @pytest.mark.parametrize(("most", "most_bytes"), [(4, 1000), (1000, 4)])
-def test_reading_pauses_beyond_the_limits(run, most, most_bytes):
-    async def scenario():
-        inbox, source = inbox_of(most, most_bytes)
-        for _ in range(4):
-            await delivered(inbox, text(b"x"))
-        assert not source.holds
+async def test_reading_pauses_beyond_the_limits(most, most_bytes):
+    inbox, source = inbox_of(most, most_bytes)
+    for _ in range(4):
         await delivered(inbox, text(b"x"))
-        assert source.holds == Hold.FRAMES
-        for left in range(4, -1, -1):
-            inbox.take()
-            assert bool(source.holds) == (left > 2)
-
-    run(scenario())
-
-
-def test_dropped_messages_wait_no_more(run):
-    async def scenario():
-        inbox, _ = inbox_of()
-        await delivered(inbox, [(1, b"text"), (9, b"ping"), (2, b"binary")])
-        inbox.drop_messages()
-        assert await inbox.get() == (9, b"ping")
-        assert not inbox.messages
-
-    run(scenario())
+    assert not source.holds
+    await delivered(inbox, text(b"x"))
+    assert source.holds == Hold.FRAMES
+    for left in range(4, -1, -1):
+        inbox.take()
+        assert bool(source.holds) == (left > 2)
 
 
-def test_a_message_dropped_while_a_thread_decodes_it_is_not_returned(run):
-    async def scenario():
-        inbox, _ = inbox_of(compressed=True)
-        await delivered(inbox, [compressed(os.urandom(200_000)), (9, b"ping")])
-        (task,) = await begun(inbox.get())
-        inbox.drop_messages()
-        assert await task == (9, b"ping")
-
-    run(scenario())
+async def test_dropped_messages_wait_no_more():
+    inbox, _ = inbox_of()
+    await delivered(inbox, [(1, b"text"), (9, b"ping"), (2, b"binary")])
+    inbox.drop_messages()
+    assert await inbox.get() == (9, b"ping")
+    assert not inbox.messages
 
 
-def test_compressed_messages_are_decoded_when_they_are_taken(run):
+async def test_a_message_dropped_while_a_thread_decodes_it_is_not_returned():
+    inbox, _ = inbox_of(compressed=True)
+    await delivered(inbox, [compressed(os.urandom(200_000)), (9, b"ping")])
+    (task,) = await begun(inbox.get())
+    inbox.drop_messages()
+    assert await task == (9, b"ping")
+
+
+async def test_compressed_messages_are_decoded_when_they_are_taken():
     """Small ones at once, large ones by a thread; several tasks wait for the same one."""
     noise = os.urandom(200_000)
-
-    async def scenario():
-        inbox, source = inbox_of(most_bytes=1 << 20, compressed=True)
-        await delivered(inbox, [compressed(b"small"), (9, b""), compressed(noise), compressed(b"last")])
-        assert [inbox.take(), inbox.take(), inbox.take()] == [(2, b"small"), (9, b""), None]
-        tasks = await begun(inbox.get(), inbox.get())
-        assert set(await asyncio.gather(*tasks)) == {(2, noise), (2, b"last")}
-        assert not (inbox.messages or inbox.waiting_bytes)
-        assert not source.holds
-
-    run(scenario())
+    inbox, source = inbox_of(most_bytes=1 << 20, compressed=True)
+    await delivered(inbox, [compressed(b"small"), (9, b""), compressed(noise), compressed(b"last")])
+    assert [inbox.take(), inbox.take(), inbox.take()] == [(2, b"small"), (9, b""), None]
+    tasks = await begun(inbox.get(), inbox.get())
+    assert set(await asyncio.gather(*tasks)) == {(2, noise), (2, b"last")}
+    assert not (inbox.messages or inbox.waiting_bytes)
+    assert not source.holds
 
 
-def test_cancelling_a_thread_that_decodes_loses_no_message(run):
+async def test_cancelling_a_thread_that_decodes_loses_no_message():
     noise = os.urandom(200_000)
-
-    async def scenario():
-        inbox, _ = inbox_of(compressed=True)
-        await delivered(inbox, [compressed(noise)])
-        (task,) = await begun(inbox.get())
-        task.cancel()
-        assert await inbox.get() == (2, noise)
-
-    run(scenario())
+    inbox, _ = inbox_of(compressed=True)
+    await delivered(inbox, [compressed(noise)])
+    (task,) = await begun(inbox.get())
+    task.cancel()
+    assert await inbox.get() == (2, noise)
 
 
 @pytest.mark.in_memory
-def test_a_thread_that_decodes_does_not_prolong_the_wait_for_a_message(run, monkeypatch):
-    async def scenario():
-        loop = asyncio.get_running_loop()
-        monkeypatch.setattr(Decoding, "start", lambda *_: loop.create_future())
-        inbox, _ = inbox_of(compressed=True)
-        (task,) = await begun(inbox.next(10))
-        await asyncio.sleep(6)
-        await delivered(inbox, [compressed(os.urandom(200_000))])
-        with pytest.raises(TimeoutError, match="within 10 seconds"):
-            await task
-        assert loop.time() == pytest.approx(10)
-
-    run(scenario())
+async def test_a_thread_that_decodes_does_not_prolong_the_wait_for_a_message(monkeypatch):
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(Decoding, "start", lambda *_: loop.create_future())
+    inbox, _ = inbox_of(compressed=True)
+    (task,) = await begun(inbox.next(10))
+    await asyncio.sleep(6)
+    await delivered(inbox, [compressed(os.urandom(200_000))])
+    with pytest.raises(TimeoutError, match="within 10 seconds"):
+        await task
+    assert loop.time() == pytest.approx(10)
 
 
 @pytest.mark.parametrize("size", [10, 200_000])
-def test_a_message_that_cannot_be_decoded_ends_the_connection(run, size):
+async def test_a_message_that_cannot_be_decoded_ends_the_connection(size):
     """No later message is returned."""
-
-    async def scenario():
-        inbox, source = inbox_of(compressed=True)
-        await delivered(inbox, [(COMPRESSED, b"\xff" * size), (2, b"next"), (9, b"ping")])
-        assert await inbox.get() == (9, b"ping")
-        (task,) = await begun(inbox.get())
-        inbox.end()
-        with pytest.raises(ConnectionClosed):
-            await task
-        (error,) = source.refused
-        assert isinstance(error, ExtensionError)
-
-    run(scenario())
+    inbox, source = inbox_of(compressed=True)
+    await delivered(inbox, [(COMPRESSED, b"\xff" * size), (2, b"next"), (9, b"ping")])
+    assert await inbox.get() == (9, b"ping")
+    (task,) = await begun(inbox.get())
+    inbox.end()
+    with pytest.raises(ConnectionClosed):
+        await task
+    (error,) = source.refused
+    assert isinstance(error, ExtensionError)

@@ -82,79 +82,69 @@ def tireless(monkeypatch):
 
 @pytest.mark.usefixtures("tireless")
 @pytest.mark.parametrize(("view_class", "way", "meanwhile"), COMBINATIONS)
-def test_a_signal_handler_may_send_within_a_send(run, connect, interrupts, view_class, way, meanwhile):
-    async def scenario():
-        async with connect(view_class, headers=OFFER) as session:
-            view, peer = session.view, session.peer
-            client = PerMessageDeflate("permessage-deflate", server_max_window_bits=12)
-            interrupts(lambda: MEANWHILE[meanwhile](view))
-            view.extensions[0].interrupted = True
-            await WAYS[way](view)
-            view.extensions[0].interrupted = False
-            expected = {"fragments": OURS * 5, "stream": OURS * 2}.get(way, OURS)
-            got = [await peer.inflated(client)]
-            if meanwhile == "close":
-                assert got == [expected]
-                assert (await peer.closing())[0] == 4000
-                return
-            behind = "behind both, " * 30
-            while THEIRS not in got:
-                got.append(await peer.inflated(client))
-            assert expected in got
-            assert set(got) == {expected, THEIRS}
-            await view.send(behind)
-            while (last := await peer.inflated(client)) == THEIRS:
-                pass
-            assert last.decode() == behind
-
-    run(scenario())
+async def test_a_signal_handler_may_send_within_a_send(connect, interrupts, view_class, way, meanwhile):
+    async with connect(view_class, headers=OFFER) as session:
+        view, peer = session.view, session.peer
+        client = PerMessageDeflate("permessage-deflate", server_max_window_bits=12)
+        interrupts(lambda: MEANWHILE[meanwhile](view))
+        view.extensions[0].interrupted = True
+        await WAYS[way](view)
+        view.extensions[0].interrupted = False
+        expected = {"fragments": OURS * 5, "stream": OURS * 2}.get(way, OURS)
+        got = [await peer.inflated(client)]
+        if meanwhile == "close":
+            assert got == [expected]
+            assert (await peer.closing())[0] == 4000
+            return
+        behind = "behind both, " * 30
+        while THEIRS not in got:
+            got.append(await peer.inflated(client))
+        assert expected in got
+        assert set(got) == {expected, THEIRS}
+        await view.send(behind)
+        while (last := await peer.inflated(client)) == THEIRS:
+            pass
+        assert last.decode() == behind
 
 
-def test_a_signal_handler_that_raises_loses_only_the_interrupted_message(run, connect, interrupts):
+async def test_a_signal_handler_that_raises_loses_only_the_interrupted_message(connect, interrupts):
     """The message that it has interrupted is lost, and those behind it do not refer to it."""
 
     def handler():
         raise LookupError("enough")
 
-    async def scenario():
-        async with connect(View, headers=OFFER) as session:
-            view, peer = session.view, session.peer
-            client = PerMessageDeflate("permessage-deflate", server_max_window_bits=12)
-            interrupts(handler)
-            await view.send(OURS)
-            view.extensions[0].interrupted = True
-            with pytest.raises(LookupError):
-                await view.send(THEIRS)
-            view.extensions[0].interrupted = False
-            await view.send(THEIRS + OURS)
-            assert [await peer.inflated(client) for _ in range(2)] == [OURS, THEIRS + OURS]
-
-    run(scenario())
+    async with connect(View, headers=OFFER) as session:
+        view, peer = session.view, session.peer
+        client = PerMessageDeflate("permessage-deflate", server_max_window_bits=12)
+        interrupts(handler)
+        await view.send(OURS)
+        view.extensions[0].interrupted = True
+        with pytest.raises(LookupError):
+            await view.send(THEIRS)
+        view.extensions[0].interrupted = False
+        await view.send(THEIRS + OURS)
+        assert [await peer.inflated(client) for _ in range(2)] == [OURS, THEIRS + OURS]
 
 
-def test_a_message_sent_within_a_write_follows_it(run, connect, interrupts):
+async def test_a_message_sent_within_a_write_follows_it(connect, interrupts):
     """A message that is sent while bytes are handed to the transport follows them."""
+    async with connect(View) as session:
+        view, peer = session.view, session.peer
+        protocol = view._protocol
+        protocol.fd = -1  # so that nothing is written past the transport
+        transport = protocol.transport
 
-    async def scenario():
-        async with connect(View) as session:
-            view, peer = session.view, session.peer
-            protocol = view._protocol
-            protocol.fd = -1  # so that nothing is written past the transport
-            transport = protocol.transport
+        class Interrupted:
+            def __getattr__(self, name):
+                return getattr(transport, name)
 
-            class Interrupted:
-                def __getattr__(self, name):
-                    return getattr(transport, name)
+            def write(self, data):
+                protocol.transport = transport
+                signal.raise_signal(signal.SIGUSR1)
+                transport.write(data)
 
-                def write(self, data):
-                    protocol.transport = transport
-                    signal.raise_signal(signal.SIGUSR1)
-                    transport.write(data)
-
-            interrupts(lambda: view.send("second"))
-            protocol.transport = Interrupted()
-            await view.send("first")
-            assert [await peer.message(), await peer.message()] == ["first", "second"]
-            await asyncio.sleep(0)
-
-    run(scenario())
+        interrupts(lambda: view.send("second"))
+        protocol.transport = Interrupted()
+        await view.send("first")
+        assert [await peer.message(), await peer.message()] == ["first", "second"]
+        await asyncio.sleep(0)

@@ -21,94 +21,79 @@ CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = OpCode
 # While a message comes
 
 
-def test_parts_arrive_before_their_frame_is_complete(run):
-    async def scenario():
-        async with connect_in_memory(Noting, compression=False) as ws:
-            view, payload = ws.view, bytes(range(256)) * 300
-            data = xor(payload, MASK)
-            ws.send_raw(header(BINARY, 2 * len(payload)) + data[:1001])
-            await view.until(lambda events: joined(events) == ["BINARY", payload[:1001]])
-            ws.send_raw(data[1001:])
-            ws.send_raw(xor(payload, MASK) + frame(PING, b"meanwhile"))
-            await view.until(lambda events: joined(events)[1:] == [payload * 2])
-            ws.send_raw(frame(CONTINUATION, fin=False) + frame(CONTINUATION, b"xxx"))
-            await view.until(lambda events: "end" in events)
-            assert joined(view.events) == ["BINARY", payload * 2 + b"xxx", "end"]
-
-    run(scenario())
+async def test_parts_arrive_before_their_frame_is_complete():
+    async with connect_in_memory(Noting, compression=False) as ws:
+        view, payload = ws.view, bytes(range(256)) * 300
+        data = xor(payload, MASK)
+        ws.send_raw(header(BINARY, 2 * len(payload)) + data[:1001])
+        await view.until(lambda events: joined(events) == ["BINARY", payload[:1001]])
+        ws.send_raw(data[1001:])
+        ws.send_raw(xor(payload, MASK) + frame(PING, b"meanwhile"))
+        await view.until(lambda events: joined(events)[1:] == [payload * 2])
+        ws.send_raw(frame(CONTINUATION, fin=False) + frame(CONTINUATION, b"xxx"))
+        await view.until(lambda events: "end" in events)
+        assert joined(view.events) == ["BINARY", payload * 2 + b"xxx", "end"]
 
 
-def test_a_text_is_cut_at_characters_and_refused_at_its_first_wrong_byte(run, log):
-    async def scenario():
-        async with connect_in_memory(Noting, compression=False) as ws:
-            for byte in frame(TEXT, "a\u00e4\u20ac\U0001f986".encode(), False):
-                ws.send_raw(bytes([byte]))
-                await asyncio.sleep(0)
-                await asyncio.sleep(0)
-            await ws.view.until(lambda events: len(events) == 5)
-            ws.send_raw(header(CONTINUATION, 2**20) + xor(b"\xc0", MASK))
-            with pytest.raises(ConnectionClosed, match="1007 text is not UTF-8"):
-                await ws.recv()
-            await ws.wait_closed()
-            assert ws.view.events == ["TEXT", "a", "\u00e4", "\u20ac", "\U0001f986", 1007, "close"]
-
-    run(scenario())
+async def test_a_text_is_cut_at_characters_and_refused_at_its_first_wrong_byte(log):
+    async with connect_in_memory(Noting, compression=False) as ws:
+        for byte in frame(TEXT, "a\u00e4\u20ac\U0001f986".encode(), False):
+            ws.send_raw(bytes([byte]))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        await ws.view.until(lambda events: len(events) == 5)
+        ws.send_raw(header(CONTINUATION, 2**20) + xor(b"\xc0", MASK))
+        with pytest.raises(ConnectionClosed, match="1007 text is not UTF-8"):
+            await ws.recv()
+        await ws.wait_closed()
+        assert ws.view.events == ["TEXT", "a", "\u00e4", "\u20ac", "\U0001f986", 1007, "close"]
     assert not log()
 
 
-def test_a_text_that_is_not_utf_8_is_no_empty_text(run):
-    async def scenario():
-        async with connect_in_memory(Noting, compression=True) as ws:
-            ws.send_raw(frame(TEXT, PerMessageDeflate("x", client=True).compress(b"\xff"), rsv=RSV1))
-            await ws.wait_closed()
-            assert ws.view.events == ["TEXT", 1007, "close"]
-
-    run(scenario())
+async def test_a_text_that_is_not_utf_8_is_no_empty_text():
+    async with connect_in_memory(Noting, compression=True) as ws:
+        ws.send_raw(frame(TEXT, PerMessageDeflate("x", client=True).compress(b"\xff"), rsv=RSV1))
+        await ws.wait_closed()
+        assert ws.view.events == ["TEXT", 1007, "close"]
 
 
-def test_a_reader_that_waits_holds_reading(run):
-    async def scenario():
-        async with connect_in_memory(Noting, compression=False) as ws:
-            view, transport = ws.view, ws.view.request.transport
-            view.gate.clear()
-            ws.send_raw(header(BINARY, 2**30))
-            sent = 0
-            while transport.is_reading():
-                ws.send_raw(bytes(20_000))
-                sent += 20_000
-                await asyncio.sleep(0)
-            assert view.MAX_WAITING_BYTES < sent < view.MAX_WAITING_BYTES + 60_000
-            assert view.events == ["BINARY"]
-            view.gate.set()
-            await view.until(lambda events: sum(map(len, events[1:])) == sent)
-            assert transport.is_reading()
-            ws.drop()
-            await ws.wait_closed()
-            assert view.events[-2:] == [1006, "close"]
-
-    run(scenario())
+async def test_a_reader_that_waits_holds_reading():
+    async with connect_in_memory(Noting, compression=False) as ws:
+        view, transport = ws.view, ws.view.request.transport
+        view.gate.clear()
+        ws.send_raw(header(BINARY, 2**30))
+        sent = 0
+        while transport.is_reading():
+            ws.send_raw(bytes(20_000))
+            sent += 20_000
+            await asyncio.sleep(0)
+        assert view.MAX_WAITING_BYTES < sent < view.MAX_WAITING_BYTES + 60_000
+        assert view.events == ["BINARY"]
+        view.gate.set()
+        await view.until(lambda events: sum(map(len, events[1:])) == sent)
+        assert transport.is_reading()
+        ws.drop()
+        await ws.wait_closed()
+        assert view.events[-2:] == [1006, "close"]
 
 
-def test_small_parts_are_counted_with_their_overhead(run):
-    async def scenario():
-        async with connect_in_memory(Noting, compression=False) as ws:
-            ws.view.gate.clear()
-            ws.send_raw(header(BINARY, 2**30))
-            for _ in range(1000):
-                ws.send_raw(b"x")
-                await asyncio.sleep(0)
-            assert not ws.view.request.transport.is_reading()
-            assert ws.close_code is None
-            ws.view.gate.set()
-            ws.drop()
-
-    run(scenario())
+async def test_small_parts_are_counted_with_their_overhead():
+    async with connect_in_memory(Noting, compression=False) as ws:
+        ws.view.gate.clear()
+        ws.send_raw(header(BINARY, 2**30))
+        for _ in range(1000):
+            ws.send_raw(b"x")
+            await asyncio.sleep(0)
+        assert not ws.view.request.transport.is_reading()
+        assert ws.close_code is None
+        ws.view.gate.set()
+        ws.drop()
 
 
 # Several messages
 
 
-def test_the_parts_that_a_handler_leaves_wait_no_more(run):
+async def test_the_parts_that_a_handler_leaves_wait_no_more():
     class First(WebSocketView):
         COMPRESSION = False
 
@@ -118,25 +103,20 @@ def test_the_parts_that_a_handler_leaves_wait_no_more(run):
                 await self.send(part, BINARY)
                 return
 
-    async def scenario():
-        nonlocal go_on
-        go_on = asyncio.Event()
-        async with connect_in_memory(First) as ws:
-            for _ in range(2 * First.MAX_WAITING_BYTES // 5000):
-                go_on.clear()
-                for part in (frame(BINARY, b"a", False), frame(CONTINUATION, bytes(5000))):  # each in a read of its own
-                    ws.send_raw(part)
-                    await asyncio.sleep(0)
-                go_on.set()
-                assert await ws.recv() == b"a"
-            assert ws.view.request.transport.is_reading()
-
-    go_on = None
-    run(scenario())
+    go_on = asyncio.Event()
+    async with connect_in_memory(First) as ws:
+        for _ in range(2 * First.MAX_WAITING_BYTES // 5000):
+            go_on.clear()
+            for part in (frame(BINARY, b"a", False), frame(CONTINUATION, bytes(5000))):  # each in a read of its own
+                ws.send_raw(part)
+                await asyncio.sleep(0)
+            go_on.set()
+            assert await ws.recv() == b"a"
+        assert ws.view.request.transport.is_reading()
 
 
 @pytest.mark.parametrize("compression", [False, True])
-def test_the_next_message_begins_when_one_has_been_read_or_left(run, compression):
+async def test_the_next_message_begins_when_one_has_been_read_or_left(compression):
     class Second(WebSocketView):
         MAX_STREAM_SIZE = 10_000_000
 
@@ -152,22 +132,19 @@ def test_the_next_message_begins_when_one_has_been_read_or_left(run, compression
             await asyncio.sleep(0.001 if self.events[1:] else 0)
             await self.send(f"{len(text)} {text[:10]}")
 
-    async def scenario():
-        async with connect_in_memory(Second, compression=compression) as ws:
-            for number in range(6):
-                await ws.send(f"message {number} " * (70_000 if number % 3 == 1 else 10))
-            await ws.send(iter(["message ", "6 ", "to be left out"]))  # after one that is left: it is read
-            sizes = [100 if number % 3 != 1 else 700_000 for number in range(6)]
-            assert [await ws.recv() for _ in range(4)] == [
-                *(f"{sizes[number]} message {number} " for number in (0, 2, 4)),
-                "24 message 6 ",
-            ]
-            assert ws.view.events == [100, "left", 100, "left", 700_000, "left", 24]
-
-    run(scenario())
+    async with connect_in_memory(Second, compression=compression) as ws:
+        for number in range(6):
+            await ws.send(f"message {number} " * (70_000 if number % 3 == 1 else 10))
+        await ws.send(iter(["message ", "6 ", "to be left out"]))  # after one that is left: it is read
+        sizes = [100 if number % 3 != 1 else 700_000 for number in range(6)]
+        assert [await ws.recv() for _ in range(4)] == [
+            *(f"{sizes[number]} message {number} " for number in (0, 2, 4)),
+            "24 message 6 ",
+        ]
+        assert ws.view.events == [100, "left", 100, "left", 700_000, "left", 24]
 
 
-def test_messages_of_one_read_are_read_in_turn_even_after_the_loss(run):
+async def test_messages_of_one_read_are_read_in_turn_even_after_the_loss():
     class Slow(Noting):
         CLOSE_TIMEOUT = 60
 
@@ -175,18 +152,15 @@ def test_messages_of_one_read_are_read_in_turn_even_after_the_loss(run):
             await asyncio.sleep(0)
             self.note(await message.read())
 
-    async def scenario():
-        async with connect_in_memory(Slow, compression=False) as ws:
-            ws.send_raw(b"".join(frame(TEXT, number) for number in (b"1", b"2", b"3", b"4")))
-            await ws.view.until(lambda events: events == ["1", "2"])
-            ws.drop()
-            await ws.wait_closed()
-            assert ws.view.events == ["1", "2", "3", "4", "close"]
-
-    run(scenario())
+    async with connect_in_memory(Slow, compression=False) as ws:
+        ws.send_raw(b"".join(frame(TEXT, number) for number in (b"1", b"2", b"3", b"4")))
+        await ws.view.until(lambda events: events == ["1", "2"])
+        ws.drop()
+        await ws.wait_closed()
+        assert ws.view.events == ["1", "2", "3", "4", "close"]
 
 
-def test_many_small_messages_of_one_read_are_handled_within_it(run):
+async def test_many_small_messages_of_one_read_are_handled_within_it():
     handled, passes = [], []
 
     class Quick(WebSocketView):
@@ -197,56 +171,50 @@ def test_many_small_messages_of_one_read_are_handled_within_it(run):
             async for part in message:
                 await self.send(part)
 
-    async def scenario():
-        async with connect_in_memory(Quick, compression=False) as ws:
-            ws.send_raw(b"".join(frame(TEXT, b"%d" % number) for number in range(100)))
-            assert [await ws.recv() for _ in range(100)] == [str(number) for number in range(100)]
-            assert handled == [0] * 100
-
-    run(scenario())
+    async with connect_in_memory(Quick, compression=False) as ws:
+        ws.send_raw(b"".join(frame(TEXT, b"%d" % number) for number in range(100)))
+        assert [await ws.recv() for _ in range(100)] == [str(number) for number in range(100)]
+        assert handled == [0] * 100
 
 
 # The end
 
 
 @pytest.mark.parametrize("way", ["close", "eof", "drop"])
-def test_no_handler_begins_for_a_message_that_stays_incomplete(run, log, until, way):
-    async def scenario():
-        async with connect_in_memory(Noting) as ws:
-            view = ws.view
-            view.gate.clear()
-            ws.send_raw(frame(BINARY, b"whole") + frame(BINARY, b"a", False) + frame(CONTINUATION, b"b", False))
-            if way == "close":
-                await ws.send_close(4000)
-            elif way == "eof":
-                ws.send_eof()
-            else:
-                await view.until(lambda events: events)
-                ws.drop()
+async def test_no_handler_begins_for_a_message_that_stays_incomplete(log, until, way):
+    async with connect_in_memory(Noting) as ws:
+        view = ws.view
+        view.gate.clear()
+        ws.send_raw(frame(BINARY, b"whole") + frame(BINARY, b"a", False) + frame(CONTINUATION, b"b", False))
+        if way == "close":
+            await ws.send_close(4000)
+        elif way == "eof":
+            ws.send_eof()
+        else:
             await view.until(lambda events: events)
-            await until(lambda: view._protocol.connection.close_code)
-            view.gate.set()
-            await ws.wait_closed()
-            # Complete messages are handled; no handler begins for an incomplete one.
-            assert view.events == ["BINARY", b"whole", "end", "close"]
-        async with connect_in_memory(Noting) as ws:
-            ws.send_raw(frame(BINARY, b"a", False))
-            await ws.view.until(lambda events: b"a" in events)
-            if way == "close":
-                await ws.send_close(4000)
-            elif way == "eof":
-                ws.send_eof()
-            else:
-                ws.drop()
-            await ws.wait_closed()
-            assert ws.view.events == ["BINARY", b"a", 4000 if way == "close" else 1006, "close"]
-
-    run(scenario())
+            ws.drop()
+        await view.until(lambda events: events)
+        await until(lambda: view._protocol.connection.close_code)
+        view.gate.set()
+        await ws.wait_closed()
+        # Complete messages are handled; no handler begins for an incomplete one.
+        assert view.events == ["BINARY", b"whole", "end", "close"]
+    async with connect_in_memory(Noting) as ws:
+        ws.send_raw(frame(BINARY, b"a", False))
+        await ws.view.until(lambda events: b"a" in events)
+        if way == "close":
+            await ws.send_close(4000)
+        elif way == "eof":
+            ws.send_eof()
+        else:
+            ws.drop()
+        await ws.wait_closed()
+        assert ws.view.events == ["BINARY", b"a", 4000 if way == "close" else 1006, "close"]
     assert not log()
 
 
 @pytest.mark.usefixtures("impatient")
-def test_our_own_close_ends_the_reading(run, log):
+async def test_our_own_close_ends_the_reading(log):
     class Refusing(Noting):
         CLOSE_TIMEOUT = 0.1
 
@@ -257,37 +225,31 @@ def test_our_own_close_ends_the_reading(run, log):
                     await message.read()
                 self.note("refused")
 
-    async def scenario():
-        async with connect_in_memory(Refusing, compression=False) as ws:
-            ws.send_raw(header(BINARY, 2**20) + bytes(10))
-            with pytest.raises(ConnectionClosed, match="1003 no thanks"):
-                await ws.recv()
-        assert ws.view.events == ["refused", "close"]
-
-    run(scenario())
+    async with connect_in_memory(Refusing, compression=False) as ws:
+        ws.send_raw(header(BINARY, 2**20) + bytes(10))
+        with pytest.raises(ConnectionClosed, match="1003 no thanks"):
+            await ws.recv()
+    assert ws.view.events == ["refused", "close"]
     assert not log()
 
 
 @pytest.mark.usefixtures("impatient")
-def test_an_error_of_the_handler_closes_with_1011(run, log):
+async def test_an_error_of_the_handler_closes_with_1011(log):
     class Failing(WebSocketView):
         CLOSE_TIMEOUT = 0.1
 
         async def on_stream(self, message):
             raise ValueError(await anext(message))
 
-    async def scenario():
-        async with connect_in_memory(Failing, raise_errors=False, compression=False) as ws:
-            ws.send_raw(header(BINARY, 2**20) + xor(b"part", MASK))
-            with pytest.raises(ConnectionClosed, match="1011"):
-                await ws.recv()
-
-    run(scenario())
+    async with connect_in_memory(Failing, raise_errors=False, compression=False) as ws:
+        ws.send_raw(header(BINARY, 2**20) + xor(b"part", MASK))
+        with pytest.raises(ConnectionClosed, match="1011"):
+            await ws.recv()
     assert [type(entry.error) for entry in log()] == [ValueError]
 
 
-def test_a_cancelled_handler_leaves_nothing(run):
-    async def scenario():
+async def test_a_cancelled_handler_leaves_nothing():
+    async def visit():
         async with connect_in_memory(Noting, compression=False) as ws:
             ws.send_raw(header(BINARY, 2**20) + xor(b"part", MASK))
             await ws.view.until(lambda events: b"part" in events)
@@ -295,10 +257,10 @@ def test_a_cancelled_handler_leaves_nothing(run):
             await ws.wait_closed()
             assert ws.view.events == ["BINARY", b"part", "close"]
 
-    run(scenario())
+    await visit()
     gc.collect()
     before = left()[1]
-    run(scenario())
+    await visit()
     gc.collect()
     assert left()[1] == before
 
@@ -306,23 +268,20 @@ def test_a_cancelled_handler_leaves_nothing(run):
 # Beside other features
 
 
-def test_a_task_that_waits_for_a_part_gets_an_error_when_on_stream_returns(run, until):
+async def test_a_task_that_waits_for_a_part_gets_an_error_when_on_stream_returns(until):
     class HandsOn(WebSocketView):
         async def on_stream(self, message):
             (self.reading,) = await begun(message.read())
 
-    async def scenario():
-        async with connect_in_memory(HandsOn, compression=False) as ws:
-            ws.send_raw(frame(BINARY, b"beginning", False))
-            await until(lambda: hasattr(ws.view, "reading"))
-            with pytest.raises(RuntimeError, match="the rest of the message has been discarded"):
-                async with within(10):
-                    await ws.view.reading
-
-    run(scenario())
+    async with connect_in_memory(HandsOn, compression=False) as ws:
+        ws.send_raw(frame(BINARY, b"beginning", False))
+        await until(lambda: hasattr(ws.view, "reading"))
+        with pytest.raises(RuntimeError, match="the rest of the message has been discarded"):
+            async with within(10):
+                await ws.view.reading
 
 
-def test_a_second_task_cannot_wait_for_a_part_of_the_same_message(run):
+async def test_a_second_task_cannot_wait_for_a_part_of_the_same_message():
     class Shared(WebSocketView):
         async def on_stream(self, message):
             (reading,) = await begun(message.read())
@@ -332,17 +291,14 @@ def test_a_second_task_cannot_wait_for_a_part_of_the_same_message(run):
             await self.send("refused")
             await self.send(await reading)
 
-    async def scenario():
-        async with connect_in_memory(Shared, compression=False) as ws:
-            ws.send_raw(frame(TEXT, b"begin", False))
-            assert await ws.recv() == "refused"
-            ws.send_raw(frame(CONTINUATION, b"ning"))
-            assert await ws.recv() == "beginning"
-
-    run(scenario())
+    async with connect_in_memory(Shared, compression=False) as ws:
+        ws.send_raw(frame(TEXT, b"begin", False))
+        assert await ws.recv() == "refused"
+        ws.send_raw(frame(CONTINUATION, b"ning"))
+        assert await ws.recv() == "beginning"
 
 
-def test_an_extension_of_an_application_takes_whole_messages(run):
+async def test_an_extension_of_an_application_takes_whole_messages():
     class Reversing(Extension):
         def encode(self, frame):
             return frame.replace(payload=frame.payload[::-1])
@@ -355,18 +311,15 @@ def test_an_extension_of_an_application_takes_whole_messages(run):
         COMPRESSION = False
         MAX_FRAME_SIZE = 10
 
-    async def scenario():
-        offers = {"x-reversing": ClientOffer((), lambda parameters: Reversing("x-reversing"))}
-        async with connect_in_memory(Extended, compression=False, extensions=offers, stream=True) as ws:
-            ws.send_raw(frame(TEXT, b"cba", False))
-            ws.send_raw(frame(CONTINUATION, b"fed"))
-            await ws.view.until(lambda events: "end" in events)
-            assert ws.view.events == ["TEXT", "defabc", "end"]
-
-    run(scenario())
+    offers = {"x-reversing": ClientOffer((), lambda parameters: Reversing("x-reversing"))}
+    async with connect_in_memory(Extended, compression=False, extensions=offers, stream=True) as ws:
+        ws.send_raw(frame(TEXT, b"cba", False))
+        ws.send_raw(frame(CONTINUATION, b"fed"))
+        await ws.view.until(lambda events: "end" in events)
+        assert ws.view.events == ["TEXT", "defabc", "end"]
 
 
-def test_invalid_views_are_refused(run):
+def test_invalid_views_are_refused():
     with pytest.raises(TypeError, match="Both overrides on_stream and on_new_frame, which handle whole messages"):
 
         class Both(WebSocketView):
@@ -377,44 +330,38 @@ def test_invalid_views_are_refused(run):
                 pass
 
 
-def test_a_server_that_stops_waits_for_the_message_that_is_being_read(run):
-    async def scenario():
-        async with connect_in_memory(Noting, compression=False) as ws:
-            ws.send_raw(frame(BINARY, b"a", False))
-            await ws.view.until(lambda events: b"a" in events)
-            drained = asyncio.ensure_future(ws.view.drain(5))
-            await asyncio.sleep(0)
-            ws.send_raw(frame(CONTINUATION, b"b") + frame(BINARY, b"too late"))
-            await drained
-            assert joined(ws.view.events) == ["BINARY", b"ab", "end"]
-
-    run(scenario())
+async def test_a_server_that_stops_waits_for_the_message_that_is_being_read():
+    async with connect_in_memory(Noting, compression=False) as ws:
+        ws.send_raw(frame(BINARY, b"a", False))
+        await ws.view.until(lambda events: b"a" in events)
+        drained = asyncio.ensure_future(ws.view.drain(5))
+        await asyncio.sleep(0)
+        ws.send_raw(frame(CONTINUATION, b"b") + frame(BINARY, b"too late"))
+        await drained
+        assert joined(ws.view.events) == ["BINARY", b"ab", "end"]
 
 
-def test_a_slow_reader_holds_up_the_peer(run, serving, until):
+async def test_a_slow_reader_holds_up_the_peer(serving, until):
     class Slow(Noting):
         async def on_stream(self, message):
             await self.gate.wait()
             await self.send(str(sum([len(part) async for part in message])))
 
-    async def scenario():
-        async with serving(Slow) as server, connect(f"ws://127.0.0.1:{server.port}/", compression=False) as ws:
-            view, _ = await server.views.get()
-            view.gate.clear()
-            sent = 0
+    async with serving(Slow) as server, connect(f"ws://127.0.0.1:{server.port}/", compression=False) as ws:
+        view, _ = await server.views.get()
+        view.gate.clear()
+        sent = 0
 
-            async def parts():
-                nonlocal sent
-                for _ in range(300):
-                    yield os.urandom(65536)
-                    sent += 65536
+        async def parts():
+            nonlocal sent
+            for _ in range(300):
+                yield os.urandom(65536)
+                sent += 65536
 
-            upload = asyncio.ensure_future(ws.send(parts(), BINARY))
-            await until(lambda: not view.request.transport.is_reading())
-            await asyncio.sleep(0.05)  # in which 20 MB would pass
-            assert sent < 300 * 65536
-            view.gate.set()
-            await upload
-            assert await ws.recv() == str(300 * 65536)
-
-    run(scenario())
+        upload = asyncio.ensure_future(ws.send(parts(), BINARY))
+        await until(lambda: not view.request.transport.is_reading())
+        await asyncio.sleep(0.05)  # in which 20 MB would pass
+        assert sent < 300 * 65536
+        view.gate.set()
+        await upload
+        assert await ws.recv() == str(300 * 65536)

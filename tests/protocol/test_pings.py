@@ -16,18 +16,15 @@ class Measuring(WebSocketView):
         await self.send_json([await self.ping(), self.latency])
 
 
-def test_both_ends_measure(run):
-    async def scenario():
-        async with testing.connect(Measuring) as ws:
-            assert ws.latency is None
-            seconds = await ws.ping()
-            assert 0 < seconds == ws.latency < 5
-            assert ws.view.latency is None
-            await ws.send("")
-            seconds, latency = await ws.recv_json()
-            assert 0 < seconds == latency < 5
-
-    run(scenario())
+async def test_both_ends_measure():
+    async with testing.connect(Measuring) as ws:
+        assert ws.latency is None
+        seconds = await ws.ping()
+        assert 0 < seconds == ws.latency < 5
+        assert ws.view.latency is None
+        await ws.send("")
+        seconds, latency = await ws.recv_json()
+        assert 0 < seconds == latency < 5
 
 
 def test_the_methods_of_a_synchronous_test_include_it():
@@ -41,79 +38,64 @@ async def pings(peer, count):
     return [frame.payload for frame in frames]
 
 
-def test_a_pong_answers_the_pings_before_it_and_no_later_one(run, connect):
-    async def scenario():
-        async with connect(Measuring) as session:
-            peer = session.peer
-            waits = [asyncio.create_task(session.view.ping()) for _ in range(3)]
-            payloads = await pings(peer, 3)
-            assert len({*payloads}) == 3
-            peer.send(Frame(OpCode.PONG), Frame(OpCode.PONG, payload=b"1"), Frame(OpCode.PONG, payload=b"9" * 125))
-            await peer.settled()
-            assert not any(wait.done() for wait in waits)
-            peer.send(Frame(OpCode.PONG, payload=payloads[1]))
-            first, second = await asyncio.gather(*waits[:2])
-            assert first >= second == session.view.latency
-            assert not waits[2].done()
-            peer.send(Frame(OpCode.PONG, payload=payloads[2]), Frame(OpCode.PONG, payload=payloads[2]))
-            assert await waits[2] == session.view.latency
-
-    run(scenario())
+async def test_a_pong_answers_the_pings_before_it_and_no_later_one(connect):
+    async with connect(Measuring) as session:
+        peer = session.peer
+        waits = [asyncio.create_task(session.view.ping()) for _ in range(3)]
+        payloads = await pings(peer, 3)
+        assert len({*payloads}) == 3
+        peer.send(Frame(OpCode.PONG), Frame(OpCode.PONG, payload=b"1"), Frame(OpCode.PONG, payload=b"9" * 125))
+        await peer.settled()
+        assert not any(wait.done() for wait in waits)
+        peer.send(Frame(OpCode.PONG, payload=payloads[1]))
+        first, second = await asyncio.gather(*waits[:2])
+        assert first >= second == session.view.latency
+        assert not waits[2].done()
+        peer.send(Frame(OpCode.PONG, payload=payloads[2]), Frame(OpCode.PONG, payload=payloads[2]))
+        assert await waits[2] == session.view.latency
 
 
-def test_the_pong_of_a_later_heartbeat_answers_too(run, connect):
+async def test_the_pong_of_a_later_heartbeat_answers_too(connect):
     class Beating(Measuring):
         PING_INTERVAL = 10
 
-    async def scenario():
-        async with connect(Beating) as session:
-            wait = asyncio.create_task(session.view.ping())
-            _, payload = await pings(session.peer, 2)
-            session.peer.send(Frame(OpCode.PONG, payload=payload))
-            assert await wait > session.view.latency  # that of the heartbeat
-
-    run(scenario())
+    async with connect(Beating) as session:
+        wait = asyncio.create_task(session.view.ping())
+        _, payload = await pings(session.peer, 2)
+        session.peer.send(Frame(OpCode.PONG, payload=payload))
+        assert await wait > session.view.latency  # that of the heartbeat
 
 
 @pytest.mark.parametrize("end", ["close", "reset"])
-def test_the_end_of_the_connection_ends_the_wait(run, connect, end):
-    async def scenario():
-        async with connect(Measuring) as session:
-            view, peer = session.view, session.peer
-            wait = asyncio.create_task(view.ping())
-            await pings(peer, 1)
-            given_up = asyncio.create_task(view.ping())
-            await pings(peer, 1)
-            given_up.cancel()
-            if end == "close":
-                peer.close(4000)
-            else:
-                peer.reset()
-            with pytest.raises(ConnectionClosed) as raised:
-                await wait
-            assert raised.value.code == (4000 if end == "close" else 1006)
-            assert given_up.cancelled()
-            with pytest.raises(ConnectionClosed):
-                await view.ping()
-
-    run(scenario())
+async def test_the_end_of_the_connection_ends_the_wait(connect, end):
+    async with connect(Measuring) as session:
+        view, peer = session.view, session.peer
+        wait = asyncio.create_task(view.ping())
+        await pings(peer, 1)
+        given_up = asyncio.create_task(view.ping())
+        await pings(peer, 1)
+        given_up.cancel()
+        if end == "close":
+            peer.close(4000)
+        else:
+            peer.reset()
+        with pytest.raises(ConnectionClosed) as raised:
+            await wait
+        assert raised.value.code == (4000 if end == "close" else 1006)
+        assert given_up.cancelled()
+        with pytest.raises(ConnectionClosed):
+            await view.ping()
 
 
-def test_a_ping_before_the_connection_is_open(run):
+async def test_a_ping_before_the_connection_is_open():
     class Early(WebSocketView):
         async def on_handshake(self, handshake):
             await self.ping()
 
-    async def scenario():
-        with pytest.raises(RuntimeError, match="not open yet"):
-            await testing.connect(Early).refusal()
-
-    run(scenario())
+    with pytest.raises(RuntimeError, match="not open yet"):
+        await testing.connect(Early).refusal()
 
 
-def test_a_ping_from_another_thread(run):
-    async def scenario():
-        async with testing.connect(Measuring) as ws:
-            assert 0 < await asyncio.to_thread(asyncio.run, ws.view.ping()) < 5
-
-    run(scenario())
+async def test_a_ping_from_another_thread():
+    async with testing.connect(Measuring) as ws:
+        assert 0 < await asyncio.to_thread(asyncio.run, ws.view.ping()) < 5

@@ -19,24 +19,21 @@ ZEROS = 20_000_000
 
 
 @pytest.mark.parametrize("compression", [False, True])
-def test_the_limit_of_a_stream_is_its_own(run, compression):
+async def test_the_limit_of_a_stream_is_its_own(compression):
     class Limited(Noting):
         MAX_FRAME_SIZE = 1000
         MAX_STREAM_SIZE = 500_000
 
-    async def scenario():
-        async with connect_in_memory(Limited, compression=compression, max_size=None) as ws:
-            await ws.send(bytes(500_000), BINARY)
-            await ws.view.until(lambda events: "end" in events)
-            assert joined(ws.view.events) == ["BINARY", bytes(500_000), "end"]
-            with pytest.raises(ConnectionClosed, match="1009 message too big"):
-                await ws.send(bytes(500_001), BINARY)
-                await ws.recv()
-
-    run(scenario())
+    async with connect_in_memory(Limited, compression=compression, max_size=None) as ws:
+        await ws.send(bytes(500_000), BINARY)
+        await ws.view.until(lambda events: "end" in events)
+        assert joined(ws.view.events) == ["BINARY", bytes(500_000), "end"]
+        with pytest.raises(ConnectionClosed, match="1009 message too big"):
+            await ws.send(bytes(500_001), BINARY)
+            await ws.recv()
 
 
-def test_reading_a_whole_message_has_the_limit_of_whole_messages(run, log):
+async def test_reading_a_whole_message_has_the_limit_of_whole_messages(log):
     class Whole(WebSocketView):
         MAX_FRAME_SIZE = 1000
 
@@ -48,45 +45,39 @@ def test_reading_a_whole_message_has_the_limit_of_whole_messages(run, log):
                     raise
                 await self.send("at most 10, please")
 
-    async def scenario():
-        async with connect_in_memory(Whole) as ws:
-            for text, answer in (("", ""), ("a" * 10, "a" * 10), ("\u00e4" * 6, "at most 10, please")):
-                await ws.send(text)
-                assert await ws.recv() == answer
-            await ws.send(bytes(1000), BINARY)
-            assert await ws.recv() == bytes(1000)
-            await ws.send([bytes(500), bytes(501)], BINARY)
-            with pytest.raises(ConnectionClosed, match="1009 message too big"):
-                await ws.recv()
-
-    run(scenario())
+    async with connect_in_memory(Whole) as ws:
+        for text, answer in (("", ""), ("a" * 10, "a" * 10), ("\u00e4" * 6, "at most 10, please")):
+            await ws.send(text)
+            assert await ws.recv() == answer
+        await ws.send(bytes(1000), BINARY)
+        assert await ws.recv() == bytes(1000)
+        await ws.send([bytes(500), bytes(501)], BINARY)
+        with pytest.raises(ConnectionClosed, match="1009 message too big"):
+            await ws.recv()
     assert not log()
 
 
 @pytest.mark.in_memory
-def test_a_rate_limit_counts_messages_not_parts(run):
+async def test_a_rate_limit_counts_messages_not_parts():
     class Limited(Noting):
         RATE_LIMIT = 5
 
-    async def scenario():
-        async with connect_in_memory(Limited, compression=False) as ws:
-            for opcode in (BINARY, *[CONTINUATION] * 30):
-                ws.send_raw(frame(opcode, b"x", False))
-                await asyncio.sleep(0)
-            ws.send_raw(frame(CONTINUATION) + frame(TEXT, b"next"))
-            await ws.view.until(lambda events: events[-2:] == ["next", "end"])
-            ws.send_raw(frame(TEXT, b"next") * 20)
-            with pytest.raises(ConnectionClosed, match="1008 too many messages"):
-                await ws.recv()
-            assert ws.view.events.count("next") == 4
-
-    run(scenario())
+    async with connect_in_memory(Limited, compression=False) as ws:
+        for opcode in (BINARY, *[CONTINUATION] * 30):
+            ws.send_raw(frame(opcode, b"x", False))
+            await asyncio.sleep(0)
+        ws.send_raw(frame(CONTINUATION) + frame(TEXT, b"next"))
+        await ws.view.until(lambda events: events[-2:] == ["next", "end"])
+        ws.send_raw(frame(TEXT, b"next") * 20)
+        with pytest.raises(ConnectionClosed, match="1008 too many messages"):
+            await ws.recv()
+        assert ws.view.events.count("next") == 4
 
 
 # Compressed messages
 
 
-def test_a_compressed_message_is_decompressed_as_it_is_read(run):
+async def test_a_compressed_message_is_decompressed_as_it_is_read():
     """Decompression yields to the loop between small steps; an unread rest is decompressed only if necessary."""
 
     class Bombed(WebSocketView):
@@ -107,17 +98,14 @@ def test_a_compressed_message_is_decompressed_as_it_is_read(run):
             self.passes += 1
             asyncio.get_running_loop().call_soon(self.count)
 
-    async def scenario():
-        async with connect_in_memory(Bombed, max_size=None) as ws:
-            await ws.send(bytes(ZEROS), BINARY)
-            assert await ws.recv() == str(ZEROS)
-            assert ws.view.largest == 65536
-            assert ws.view.passes > ZEROS // 300_000
-            await ws.send(b"x" + bytes(1_000_000), BINARY)
-            await ws.send(b"x" + bytes(1_000_000), BINARY)  # refers to the one before, of which most was left
-            assert await ws.recv() == str(ZEROS + 65536 + 1_000_001)
-
-    run(scenario())
+    async with connect_in_memory(Bombed, max_size=None) as ws:
+        await ws.send(bytes(ZEROS), BINARY)
+        assert await ws.recv() == str(ZEROS)
+        assert ws.view.largest == 65536
+        assert ws.view.passes > ZEROS // 300_000
+        await ws.send(b"x" + bytes(1_000_000), BINARY)
+        await ws.send(b"x" + bytes(1_000_000), BINARY)  # refers to the one before, of which most was left
+        assert await ws.recv() == str(ZEROS + 65536 + 1_000_001)
 
 
 @pytest.mark.parametrize(
@@ -131,50 +119,44 @@ def test_a_compressed_message_is_decompressed_as_it_is_read(run):
     ],
 )
 @pytest.mark.parametrize("reads", [True, False])
-def test_broken_compressed_data_closes_with_its_reason(run, payload, close, reads):
+async def test_broken_compressed_data_closes_with_its_reason(payload, close, reads):
     class Reading(WebSocketView):
         async def on_stream(self, message):
             if reads or message.opcode == BINARY:
                 await self.send(await message.read(), message.opcode)
 
-    async def scenario():
-        async with connect_in_memory(Reading, compression=True) as ws:
-            ws.send_raw(frame(TEXT, payload, rsv=RSV1) + frame(BINARY, b"next"))
-            if close is None:
-                assert [await ws.recv() for _ in range(1 + reads)] == [""] * reads + [b"next"]
-            elif reads or "1007" not in close:
-                with pytest.raises(ConnectionClosed, match=close):
-                    await ws.recv()
-
-    run(scenario())
+    async with connect_in_memory(Reading, compression=True) as ws:
+        ws.send_raw(frame(TEXT, payload, rsv=RSV1) + frame(BINARY, b"next"))
+        if close is None:
+            assert [await ws.recv() for _ in range(1 + reads)] == [""] * reads + [b"next"]
+        elif reads or "1007" not in close:
+            with pytest.raises(ConnectionClosed, match=close):
+                await ws.recv()
 
 
 @pytest.mark.parametrize(
     "message", [frame(BINARY), frame(BINARY, fin=False) + frame(CONTINUATION)], ids=["whole", "in parts"]
 )
-def test_empty_messages_that_wait_are_bounded(run, message):
-    async def scenario():
-        async with connect_in_memory(Noting, raise_errors=False) as ws:
-            ws.view.gate.clear()
-            ws.send_raw(message)
-            await ws.view.until(lambda events: events)
-            tracemalloc.start()
-            try:
-                ws.send_raw(message * 30_000)
-                for _ in range(3):
-                    await asyncio.sleep(0)
-                assert ws.view._protocol.flow_control.holds
-                size, _ = tracemalloc.get_traced_memory()
-                assert size < 8_000_000
-            finally:
-                tracemalloc.stop()
-            ws.view.gate.set()
-            ws.drop()
-
-    run(scenario())
+async def test_empty_messages_that_wait_are_bounded(message):
+    async with connect_in_memory(Noting, raise_errors=False) as ws:
+        ws.view.gate.clear()
+        ws.send_raw(message)
+        await ws.view.until(lambda events: events)
+        tracemalloc.start()
+        try:
+            ws.send_raw(message * 30_000)
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert ws.view._protocol.flow_control.holds
+            size, _ = tracemalloc.get_traced_memory()
+            assert size < 8_000_000
+        finally:
+            tracemalloc.stop()
+        ws.view.gate.set()
+        ws.drop()
 
 
-def test_empty_messages_keep_their_order_and_opcodes_while_handlers_wait(run):
+async def test_empty_messages_keep_their_order_and_opcodes_while_handlers_wait():
     """They are over before their handler begins."""
 
     class Reading(WebSocketView):
@@ -187,14 +169,10 @@ def test_empty_messages_keep_their_order_and_opcodes_while_handlers_wait(run):
     gate = asyncio.Event()
     seen = []
     sent = [(TEXT, "a"), (TEXT, ""), (BINARY, b""), (TEXT, ""), (BINARY, b"z")]
-
-    async def scenario():
-        async with connect_in_memory(Reading) as ws:
-            for opcode, data in sent:
-                await ws.send(data, opcode)
-            while not seen:  # noqa: ASYNC110
-                await asyncio.sleep(0)
-            gate.set()
-        assert seen == sent
-
-    run(scenario())
+    async with connect_in_memory(Reading) as ws:
+        for opcode, data in sent:
+            await ws.send(data, opcode)
+        while not seen:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        gate.set()
+    assert seen == sent

@@ -75,20 +75,17 @@ class Keeping(WebSocketView):
 
 
 @pytest.mark.parametrize("way", ["at_once", "wait"])
-def test_a_referenced_task_ends_with_its_handler(run, connect, way):
-    async def scenario():
-        async with connect(Keeping) as session:
-            for number in range(3):
-                session.peer.send(way)
-                await session.peer.message()
-                task = session.view.tasks[number]
-                assert await task == (5 if way == "at_once" else 6)
-            assert len({*session.view.tasks}) == 3
-
-    run(scenario())
+async def test_a_referenced_task_ends_with_its_handler(connect, way):
+    async with connect(Keeping) as session:
+        for number in range(3):
+            session.peer.send(way)
+            await session.peer.message()
+            task = session.view.tasks[number]
+            assert await task == (5 if way == "at_once" else 6)
+        assert len({*session.view.tasks}) == 3
 
 
-def test_the_task_of_a_hook_that_is_no_coroutine_has_its_result(run, connect):
+async def test_the_task_of_a_hook_that_is_no_coroutine_has_its_result(connect):
     class Returning:
         def __await__(self):
             yield
@@ -100,31 +97,25 @@ def test_the_task_of_a_hook_that_is_no_coroutine_has_its_result(run, connect):
             _ = self.send(message)
             return Returning()
 
-    async def scenario():
-        async with connect(View) as session:
-            session.peer.send("x")
+    async with connect(View) as session:
+        session.peer.send("x")
+        await session.peer.message()
+        assert await session.view.tasks[0] == 7
+
+
+async def test_messages_of_one_read_have_tasks_of_their_own_where_they_are_kept(connect):
+    async with connect(Keeping) as session:
+        session.peer.send("at_once", "wait", "at_once", "cancel_itself", "at_once", "wait")
+        for _ in range(6):
             await session.peer.message()
-            assert await session.view.tasks[0] == 7
-
-    run(scenario())
-
-
-def test_messages_of_one_read_have_tasks_of_their_own_where_they_are_kept(run, connect):
-    async def scenario():
-        async with connect(Keeping) as session:
-            session.peer.send("at_once", "wait", "at_once", "cancel_itself", "at_once", "wait")
-            for _ in range(6):
-                await session.peer.message()
-            tasks = session.view.tasks
-            await asyncio.wait(tasks)
-            assert [task.cancelled() for task in tasks] == [False, False, False, True, False, False]
-            assert len({*tasks}) == 6
-
-    run(scenario())
+        tasks = session.view.tasks
+        await asyncio.wait(tasks)
+        assert [task.cancelled() for task in tasks] == [False, False, False, True, False, False]
+        assert len({*tasks}) == 6
 
 
 @pytest.mark.parametrize("waits", [False, True])
-def test_the_task_of_on_open_is_of_use_after_its_end(run, connect, waits):
+async def test_the_task_of_on_open_is_of_use_after_its_end(connect, waits):
     class View(WebSocketView):
         async def on_open(self):
             self.opening = asyncio.current_task()
@@ -139,15 +130,12 @@ def test_the_task_of_on_open_is_of_use_after_its_end(run, connect, waits):
             self.opening.set_name("opening")
             await self.send(f"{self.opening.cancel()} {self.opening.uncancel()} {self.opening.get_name()}")
 
-    async def scenario():
-        async with connect(View) as session:
-            session.peer.send("x")
-            assert await session.peer.message() == "False 0 opening"
-
-    run(scenario())
+    async with connect(View) as session:
+        session.peer.send("x")
+        assert await session.peer.message() == "False 0 opening"
 
 
-def test_an_unreferenced_task_serves_the_next_message(run, connect):
+async def test_an_unreferenced_task_serves_the_next_message(connect):
     """A connection has one task as long as its handlers do not wait."""
     if not hasattr(sys, "getrefcount"):
         pytest.skip("the references to a task cannot be told")
@@ -158,15 +146,12 @@ def test_an_unreferenced_task_serves_the_next_message(run, connect):
             seen.append(id(asyncio.current_task()))
             await self.send(message)
 
-    async def scenario():
-        async with connect(View) as session:
-            for _ in range(20):
-                session.peer.send(*["x"] * 5)
-                for _ in range(5):
-                    await session.peer.message()
-            assert len({*seen}) == 1
-
-    run(scenario())
+    async with connect(View) as session:
+        for _ in range(20):
+            session.peer.send(*["x"] * 5)
+            for _ in range(5):
+                await session.peer.message()
+        assert len({*seen}) == 1
 
 
 def remember(task):
@@ -185,7 +170,7 @@ def remember(task):
     ],
     ids=["callback", "name", "attribute", "private attribute", "cancel and uncancel", "weak reference"],
 )
-def test_changes_of_a_handler_to_its_task_do_not_reach_the_next(run, connect, notice):
+async def test_changes_of_a_handler_to_its_task_do_not_reach_the_next(connect, notice):
     remember.called = []
     seen = []
 
@@ -202,16 +187,13 @@ def test_changes_of_a_handler_to_its_task_do_not_reach_the_next(run, connect, no
                 seen.append((named, task.cancelling(), task in known))
             await self.send(message)
 
-    async def scenario():
-        async with connect(View) as session:
-            for _ in range(3):
-                session.peer.send("notice", "innocent")
-                assert await session.peer.message() == "notice"
-                assert await session.peer.message() == "innocent"
-        assert seen == [(False, 0, False)] * 3
-        assert len(remember.called) in (0, 3)
-
-    run(scenario())
+    async with connect(View) as session:
+        for _ in range(3):
+            session.peer.send("notice", "innocent")
+            assert await session.peer.message() == "notice"
+            assert await session.peer.message() == "innocent"
+    assert seen == [(False, 0, False)] * 3
+    assert len(remember.called) in (0, 3)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +206,7 @@ def test_changes_of_a_handler_to_its_task_do_not_reach_the_next(run, connect, no
     ],
     ids=["name", "repr", "coroutine", "context"],
 )
-def test_what_a_handler_reads_of_its_task_is_not_that_of_another(run, connect, read):
+async def test_what_a_handler_reads_of_its_task_is_not_that_of_another(connect, read):
     seen = []
 
     class View(WebSocketView):
@@ -232,137 +214,114 @@ def test_what_a_handler_reads_of_its_task_is_not_that_of_another(run, connect, r
             seen.append(read(asyncio.current_task()))
             await self.send(message)
 
-    async def scenario():
-        async with connect(View) as session:
+    async with connect(View) as session:
+        for _ in range(2):
+            session.peer.send("x", "x")
             for _ in range(2):
-                session.peer.send("x", "x")
-                for _ in range(2):
-                    await session.peer.message()
-        assert len({id(value) if not isinstance(value, str) else value for value in seen}) == 4
-
-    run(scenario())
+                await session.peer.message()
+    assert len({id(value) if not isinstance(value, str) else value for value in seen}) == 4
 
 
-def test_a_callback_is_called_when_the_handler_has_ended(run, connect):
-    async def scenario():
-        ended = asyncio.Event()
+async def test_a_callback_is_called_when_the_handler_has_ended(connect):
+    ended = asyncio.Event()
 
-        class View(WebSocketView):
-            async def on_receive(self, message, opcode):
-                asyncio.current_task().add_done_callback(lambda task: ended.set())
+    class View(WebSocketView):
+        async def on_receive(self, message, opcode):
+            asyncio.current_task().add_done_callback(lambda task: ended.set())
 
-        async with connect(View) as session:
-            session.peer.send("x")
-            await ended.wait()
-
-    run(scenario())
+    async with connect(View) as session:
+        session.peer.send("x")
+        await ended.wait()
 
 
-def test_an_exception_of_a_handler_is_that_of_its_task(run, connect, log):
-    async def scenario():
-        async with connect(Keeping) as session:
-            session.peer.send("fail")
-            assert await session.peer.closing() == (1011, "internal error")
-            (task,) = session.view.tasks
-            assert isinstance(task.exception(), ValueError)
-        async with connect(Keeping) as session:
-            session.peer.send("exit")
-            assert await session.peer.closing() == (1011, "internal error")
-            (task,) = session.view.tasks
-            assert task.done()
-
-    run(scenario())
+async def test_an_exception_of_a_handler_is_that_of_its_task(connect, log):
+    async with connect(Keeping) as session:
+        session.peer.send("fail")
+        assert await session.peer.closing() == (1011, "internal error")
+        (task,) = session.view.tasks
+        assert isinstance(task.exception(), ValueError)
+    async with connect(Keeping) as session:
+        session.peer.send("exit")
+        assert await session.peer.closing() == (1011, "internal error")
+        (task,) = session.view.tasks
+        assert task.done()
     assert len(log()) == 2
-    gc.collect()  # and asyncio logs nothing of an exception that was never retrieved
-    assert len(log()) == 2
+    del session, task
+    gc.collect()  # and the loop is told of no exception that was never retrieved
 
 
-def test_debuggers_see_the_hook_and_its_frames(run, connect):
-    async def scenario():
-        async with connect(Keeping) as session:
-            session.peer.send("stay")
-            assert await session.peer.message() == "stays"
-            (task,) = session.view.tasks
-            assert task in asyncio.all_tasks()
-            assert "Keeping.on_receive() running at" in repr(task)
-            (frame,) = task.get_stack()
-            assert frame.f_code.co_name == "on_receive"
-            session.view.go_on.set()
-            assert await session.peer.message() == "went on"
-            await task
-            session.peer.send("at_once")
-            await session.peer.message()
-            assert all("Worker" not in repr(task) for task in asyncio.all_tasks())
-
-    run(scenario())
+async def test_debuggers_see_the_hook_and_its_frames(connect):
+    async with connect(Keeping) as session:
+        session.peer.send("stay")
+        assert await session.peer.message() == "stays"
+        (task,) = session.view.tasks
+        assert task in asyncio.all_tasks()
+        assert "Keeping.on_receive() running at" in repr(task)
+        (frame,) = task.get_stack()
+        assert frame.f_code.co_name == "on_receive"
+        session.view.go_on.set()
+        assert await session.peer.message() == "went on"
+        await task
+        session.peer.send("at_once")
+        await session.peer.message()
+        assert all("Worker" not in repr(task) for task in asyncio.all_tasks())
 
 
-def test_a_handler_that_runs_waits_for_nothing(run, connect):
+async def test_a_handler_that_runs_waits_for_nothing(connect):
     class View(WebSocketView):
         async def on_receive(self, message, opcode):
             if message == b"later":
                 await asyncio.sleep(0)
             await self.send(repr(asyncio.current_task()))
 
-    async def scenario():
-        async with connect(View) as session:
-            for message in ("now", "later"):
-                session.peer.send(message)
-                seen = await session.peer.message()
-                assert "on_receive() running at" in seen
-                assert "wait_for" not in seen
-
-    run(scenario())
+    async with connect(View) as session:
+        for message in ("now", "later"):
+            session.peer.send(message)
+            seen = await session.peer.message()
+            assert "on_receive() running at" in seen
+            assert "wait_for" not in seen
 
 
 @pytest.mark.parametrize("hook", ["on_open", "on_receive", "on_close"])
-def test_hooks_may_wait_for_the_same_future(run, connect, hook):
+async def test_hooks_may_wait_for_the_same_future(connect, hook):
     """As for a value that the first of them has begun to fetch, also where all begin in one pass of the loop."""
-    fetched = None
     found = []
 
     async def fetch(self, *arguments):
         found.append(await fetched)
 
-    async def scenario():
-        nonlocal fetched
-        fetched = asyncio.get_running_loop().create_future()
-        view = type("View", (WebSocketView,), {hook: fetch})
-        async with connect(view) as one, connect(view) as other:
-            for session in (one, other):
-                session.peer.send("first", "second")
-            for session in (one, other):
-                session.peer.leave()
-            asyncio.get_running_loop().call_later(0.01, fetched.set_result, "value")
-            await one.ended()
-            await other.ended()
-        assert found == ["value"] * (4 if hook == "on_receive" else 2)
-
-    run(scenario())
+    fetched = asyncio.get_running_loop().create_future()
+    view = type("View", (WebSocketView,), {hook: fetch})
+    async with connect(view) as one, connect(view) as other:
+        for session in (one, other):
+            session.peer.send("first", "second")
+        for session in (one, other):
+            session.peer.leave()
+        asyncio.get_running_loop().call_later(0.01, fetched.set_result, "value")
+        await one.ended()
+        await other.ended()
+    assert found == ["value"] * (4 if hook == "on_receive" else 2)
 
 
-def test_messages_are_handled_after_the_cancellation_of_all_tasks(run, connect):
+async def test_messages_are_handled_after_the_cancellation_of_all_tasks(connect):
     """The one that is kept for the next message is among them."""
 
     class Echo(WebSocketView):
         async def on_receive(self, message, opcode):
             await self.send(message, opcode)
 
-    async def scenario():
-        async with connect(Echo) as session:
-            before = asyncio.all_tasks()
-            for _ in range(2):
-                session.peer.send("again")
-                assert await session.peer.message() == "again"
-                (idle,) = asyncio.all_tasks() - before
-                assert idle.cancel()
-                await asyncio.wait([idle])
-                assert idle.cancelled()
-
-    run(scenario())
+    async with connect(Echo) as session:
+        before = asyncio.all_tasks()
+        for _ in range(2):
+            session.peer.send("again")
+            assert await session.peer.message() == "again"
+            (idle,) = asyncio.all_tasks() - before
+            assert idle.cancel()
+            await asyncio.wait([idle])
+            assert idle.cancelled()
 
 
-def test_every_hook_has_a_task_that_debuggers_know_by_its_name(run, connect, until):
+async def test_every_hook_has_a_task_that_debuggers_know_by_its_name(connect, until):
     class View(WebSocketView):
         async def on_open(self):
             await asyncio.Event().wait()
@@ -374,21 +333,16 @@ def test_every_hook_has_a_task_that_debuggers_know_by_its_name(run, connect, unt
             closing.set()
             await go_on.wait()
 
-    async def scenario():
-        nonlocal closing, go_on
-        closing, go_on = asyncio.Event(), asyncio.Event()
-        async with connect(View) as session:
-            names = {task.get_coro().__qualname__.rpartition(".")[2] for task in asyncio.all_tasks()}
-            assert {"on_open", "_heartbeat_loop"} <= names
-            session.view.CLOSE_TIMEOUT = 0
-            session.peer.leave()
-            await closing.wait()
-            assert any("View.on_close()" in repr(task) for task in asyncio.all_tasks())
-            go_on.set()
-            await session.ended()
-
-    closing = go_on = None
-    run(scenario())
+    closing, go_on = asyncio.Event(), asyncio.Event()
+    async with connect(View) as session:
+        names = {task.get_coro().__qualname__.rpartition(".")[2] for task in asyncio.all_tasks()}
+        assert {"on_open", "_heartbeat_loop"} <= names
+        session.view.CLOSE_TIMEOUT = 0
+        session.peer.leave()
+        await closing.wait()
+        assert any("View.on_close()" in repr(task) for task in asyncio.all_tasks())
+        go_on.set()
+        await session.ended()
 
 
 def run_nested(until):
@@ -405,7 +359,7 @@ def run_nested(until):
         loop.call_soon(int)
 
 
-def test_a_handler_may_run_the_loop(run, connect, serving, dial, loop_name):
+async def test_a_handler_may_run_the_loop(connect, serving, dial, loop_name):
     """As with nest_asyncio: messages of other connections are not mixed with the one being handled."""
     if loop_name == "uvloop":
         pytest.skip("uvloop does not run inside its own callbacks")
@@ -419,20 +373,16 @@ def test_a_handler_may_run_the_loop(run, connect, serving, dial, loop_name):
             await self.send(message)
 
     served = []
-
-    async def scenario():
-        async with serving(Nested) as server, dial(server) as one, dial(server) as other:
-            await one.head()
-            await other.head()
-            behind = [f"behind {number} " + "x" * 200 for number in range(200)]
-            one.send("nest", *behind)
-            other.send(*["y" * 300] * 100, "other")
-            for expected in ("nest", *behind):
-                assert await one.message() == expected
-            for expected in (*["y" * 300] * 100, "other"):
-                assert await other.message() == expected
-
-    run(scenario())
+    async with serving(Nested) as server, dial(server) as one, dial(server) as other:
+        await one.head()
+        await other.head()
+        behind = [f"behind {number} " + "x" * 200 for number in range(200)]
+        one.send("nest", *behind)
+        other.send(*["y" * 300] * 100, "other")
+        for expected in ("nest", *behind):
+            assert await one.message() == expected
+        for expected in (*["y" * 300] * 100, "other"):
+            assert await other.message() == expected
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="current_task does not know tasks of plain Python")

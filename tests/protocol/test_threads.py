@@ -34,25 +34,22 @@ async def in_another_loop(make):
     return await elsewhere(lambda: asyncio.run(main()))
 
 
-def test_every_method_of_sending_works_from_another_loop(run, connect):
-    async def scenario():
-        async with connect(Quiet) as session:
-            view, peer = session.view, session.peer
-            assert await in_another_loop(lambda: view.send("text")) is None
-            await in_another_loop(lambda: view.send_binary(bytearray(b"bytes")))
-            await in_another_loop(lambda: view.send_json({"a": 1}))
-            await in_another_loop(lambda: view.send_ping(b"?"))
-            await in_another_loop(lambda: view.send_pong(b"!"))
-            await in_another_loop(lambda: view.send_frame(Frame(OpCode.TEXT, payload=b"frame")))
-            await in_another_loop(lambda: view.send(["one", "two"]))
-            frames = [await peer.frame() for _ in range(8)]
-            assert [frame.payload for frame in frames[:6]] == [b"text", b"bytes", b'{"a": 1}', b"?", b"!", b"frame"]
-            assert [frame.payload for frame in frames[6:]] == [b"one", b"two"]
-
-    run(scenario())
+async def test_every_method_of_sending_works_from_another_loop(connect):
+    async with connect(Quiet) as session:
+        view, peer = session.view, session.peer
+        assert await in_another_loop(lambda: view.send("text")) is None
+        await in_another_loop(lambda: view.send_binary(bytearray(b"bytes")))
+        await in_another_loop(lambda: view.send_json({"a": 1}))
+        await in_another_loop(lambda: view.send_ping(b"?"))
+        await in_another_loop(lambda: view.send_pong(b"!"))
+        await in_another_loop(lambda: view.send_frame(Frame(OpCode.TEXT, payload=b"frame")))
+        await in_another_loop(lambda: view.send(["one", "two"]))
+        frames = [await peer.frame() for _ in range(8)]
+        assert [frame.payload for frame in frames[:6]] == [b"text", b"bytes", b'{"a": 1}', b"?", b"!", b"frame"]
+        assert [frame.payload for frame in frames[6:]] == [b"one", b"two"]
 
 
-def test_an_override_is_called_once_for_a_call_from_another_loop(run, connect):
+async def test_an_override_is_called_once_for_a_call_from_another_loop(connect):
     called = []
 
     class View(Quiet):
@@ -72,197 +69,163 @@ def test_an_override_is_called_once_for_a_call_from_another_loop(run, connect):
             called.append("safe_close")
             await super().safe_close(*args)
 
-    async def scenario():
-        async with connect(View) as session:
-            view = session.view
-            await in_another_loop(lambda: view.send_frame(Frame(OpCode.TEXT, payload=b"text")))
-            assert await session.peer.message() == "text!"
-            pinging = asyncio.ensure_future(in_another_loop(view.ping))
-            ping = await session.peer.frame()
-            session.peer.send(Frame(OpCode.PONG, payload=ping.payload[:-1]))
-            assert await pinging == view.latency
-            closing = asyncio.ensure_future(in_another_loop(lambda: view.close(4000)))
-            assert await session.peer.closing() == (4000, "")
-            session.peer.close(4000)
-            await closing
-            assert called == [b"text", "ping", ping.payload[:-1], "send_close", "safe_close"]
-
-    run(scenario())
+    async with connect(View) as session:
+        view = session.view
+        await in_another_loop(lambda: view.send_frame(Frame(OpCode.TEXT, payload=b"text")))
+        assert await session.peer.message() == "text!"
+        pinging = asyncio.ensure_future(in_another_loop(view.ping))
+        ping = await session.peer.frame()
+        session.peer.send(Frame(OpCode.PONG, payload=ping.payload[:-1]))
+        assert await pinging == view.latency
+        closing = asyncio.ensure_future(in_another_loop(lambda: view.close(4000)))
+        assert await session.peer.closing() == (4000, "")
+        session.peer.close(4000)
+        await closing
+        assert called == [b"text", "ping", ping.payload[:-1], "send_close", "safe_close"]
 
 
-def test_a_thread_without_a_loop_may_send(run, connect):
+async def test_a_thread_without_a_loop_may_send(connect):
     """The call behaves as with `asyncio.run_coroutine_threadsafe`."""
+    loop = asyncio.get_running_loop()
+    async with connect(Quiet) as session:
 
-    async def scenario():
-        loop = asyncio.get_running_loop()
-        async with connect(Quiet) as session:
+        def send():
+            asyncio.run_coroutine_threadsafe(session.view.send("from a thread"), loop).result(5)
 
-            def send():
-                asyncio.run_coroutine_threadsafe(session.view.send("from a thread"), loop).result(5)
-
-            await elsewhere(send)
-            assert await session.peer.message() == "from a thread"
-
-    run(scenario())
+        await elsewhere(send)
+        assert await session.peer.message() == "from a thread"
 
 
-def test_another_loop_may_close_the_connection(run, connect):
-    async def scenario():
-        async with connect(Quiet) as session:
-            await in_another_loop(lambda: session.view.send_close(4000, "from afar"))
-            assert await session.peer.closing() == (4000, "from afar")
-            closing = asyncio.create_task(in_another_loop(session.view.safe_close))
-            session.peer.close()
-            await closing
-            await session.ended()
-            assert session.view.state is State.CLOSED
-
-    run(scenario())
+async def test_another_loop_may_close_the_connection(connect):
+    async with connect(Quiet) as session:
+        await in_another_loop(lambda: session.view.send_close(4000, "from afar"))
+        assert await session.peer.closing() == (4000, "from afar")
+        closing = asyncio.create_task(in_another_loop(session.view.safe_close))
+        session.peer.close()
+        await closing
+        await session.ended()
+        assert session.view.state is State.CLOSED
 
 
-def test_errors_reach_the_calling_thread_and_are_not_logged_too(run, connect, log):
-    async def scenario():
-        async with connect(Quiet) as session:
-            view = session.view
-            with pytest.raises(TypeError):
-                await in_another_loop(lambda: view.send(5))
-            with pytest.raises(ValueError, match="125 bytes"):
-                await in_another_loop(lambda: view.send_ping(bytes(126)))
-            with pytest.raises(ValueError, match="cannot be sent"):
-                await in_another_loop(lambda: view.send_close(1005 + 1))
-            session.peer.close()
-            await session.ended()
-            with pytest.raises(ConnectionClosed):
-                await in_another_loop(lambda: view.send("x"))
-            await elsewhere(view.send, "to a closed connection, which is no fault of the sender")
-
-    run(scenario())
+async def test_errors_reach_the_calling_thread_and_are_not_logged_too(connect, log):
+    async with connect(Quiet) as session:
+        view = session.view
+        with pytest.raises(TypeError):
+            await in_another_loop(lambda: view.send(5))
+        with pytest.raises(ValueError, match="125 bytes"):
+            await in_another_loop(lambda: view.send_ping(bytes(126)))
+        with pytest.raises(ValueError, match="cannot be sent"):
+            await in_another_loop(lambda: view.send_close(1005 + 1))
+        session.peer.close()
+        await session.ended()
+        with pytest.raises(ConnectionClosed):
+            await in_another_loop(lambda: view.send("x"))
+        await elsewhere(view.send, "to a closed connection, which is no fault of the sender")
     gc.collect()
     assert not log()
 
 
-def test_a_task_that_is_cancelled_before_it_waits_withdraws_no_message(run, connect):
+async def test_a_task_that_is_cancelled_before_it_waits_withdraws_no_message(connect):
     """The message was queued by the call, as on the loop of the connection."""
+    async with connect(Quiet) as session:
 
-    async def scenario():
-        async with connect(Quiet) as session:
-
-            async def send_and_cancel():
-                for data in ("message", ["a ", "stream"]):
-                    sending = asyncio.ensure_future(session.view.send(data))
-                    sending.cancel()
-                    await asyncio.wait([sending])
-
-            await send_and_cancel()
-            await in_another_loop(send_and_cancel)
-            frames = [await session.peer.frame() for _ in range(8)]
-            assert [frame.payload for frame in frames] == [b"message", b"a ", b"stream", b""] * 2
-
-    run(scenario())
-
-
-def test_a_cancellation_in_another_loop_ends_the_sending_of_a_stream(run, connect):
-    begun = threading.Event()
-
-    async def scenario():
-        async with connect(Quiet) as session:
-            ended = asyncio.Event()
-
-            async def parts():
-                yield "one"
-                begun.set()
-                try:
-                    await asyncio.Event().wait()
-                finally:
-                    ended.set()
-
-            async def send_and_cancel():
-                sending = asyncio.ensure_future(session.view.send(parts()))
-                await asyncio.sleep(0)  # in which it begins to wait
-                await asyncio.to_thread(begun.wait)
+        async def send_and_cancel():
+            for data in ("message", ["a ", "stream"]):
+                sending = asyncio.ensure_future(session.view.send(data))
                 sending.cancel()
+                await asyncio.wait([sending])
 
-            await in_another_loop(send_and_cancel)
-            await ended.wait()
-            assert (await session.peer.frame()).payload == b"one"
-            assert await session.peer.closing() == (1011, "message not finished")
-
-    run(scenario())
+        await send_and_cancel()
+        await in_another_loop(send_and_cancel)
+        frames = [await session.peer.frame() for _ in range(8)]
+        assert [frame.payload for frame in frames] == [b"message", b"a ", b"stream", b""] * 2
 
 
-def test_messages_of_many_threads_arrive_whole_and_in_order(run, connect):
+async def test_a_cancellation_in_another_loop_ends_the_sending_of_a_stream(connect):
+    begun = threading.Event()
+    async with connect(Quiet) as session:
+        ended = asyncio.Event()
+
+        async def parts():
+            yield "one"
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        async def send_and_cancel():
+            sending = asyncio.ensure_future(session.view.send(parts()))
+            await asyncio.sleep(0)  # in which it begins to wait
+            await asyncio.to_thread(begun.wait)
+            sending.cancel()
+
+        await in_another_loop(send_and_cancel)
+        await ended.wait()
+        assert (await session.peer.frame()).payload == b"one"
+        assert await session.peer.closing() == (1011, "message not finished")
+
+
+async def test_messages_of_many_threads_arrive_whole_and_in_order(connect):
     """Their messages arrive whole, and those of each in order."""
     threads, count = 8, 50
+    async with connect(Quiet) as session:
+        view, peer = session.view, session.peer
 
-    async def scenario():
-        async with connect(Quiet) as session:
-            view, peer = session.view, session.peer
+        def send(name):
+            async def main():
+                for i in range(count):
+                    size = 70_000 if i % 10 == 0 else 10
+                    await view.send(f"{name}:{i}:" + "x" * size)
 
-            def send(name):
-                async def main():
-                    for i in range(count):
-                        size = 70_000 if i % 10 == 0 else 10
-                        await view.send(f"{name}:{i}:" + "x" * size)
+            asyncio.run(main())
 
-                asyncio.run(main())
-
-            with ThreadPoolExecutor(threads) as pool:
-                sending = [asyncio.get_running_loop().run_in_executor(pool, send, name) for name in range(threads)]
-                seen = {str(name): [] for name in range(threads)}
-                for _ in range(threads * count):
-                    name, i, rest = (await peer.message()).split(":")
-                    seen[name].append(int(i))
-                    assert len(rest) == (70_000 if int(i) % 10 == 0 else 10)
-                await asyncio.gather(*sending)
-            assert all(numbers == list(range(count)) for numbers in seen.values())
-
-    run(scenario())
+        with ThreadPoolExecutor(threads) as pool:
+            sending = [asyncio.get_running_loop().run_in_executor(pool, send, name) for name in range(threads)]
+            seen = {str(name): [] for name in range(threads)}
+            for _ in range(threads * count):
+                name, i, rest = (await peer.message()).split(":")
+                seen[name].append(int(i))
+                assert len(rest) == (70_000 if int(i) % 10 == 0 else 10)
+            await asyncio.gather(*sending)
+        assert all(numbers == list(range(count)) for numbers in seen.values())
 
 
-def test_hooks_run_in_the_thread_of_the_connection(run, connect):
-    async def scenario():
-        async with connect(Quiet) as session:
-            session.peer.send("x")
-            assert await session.peer.message() == threading.current_thread().name
-
-    run(scenario())
+async def test_hooks_run_in_the_thread_of_the_connection(connect):
+    async with connect(Quiet) as session:
+        session.peer.send("x")
+        assert await session.peer.message() == threading.current_thread().name
 
 
-def test_back_pressure_reaches_other_threads(run, connect):
-    async def scenario():
-        async with connect(Quiet, **SLOW) as session:
-            sent, begun = [], asyncio.Event()
-            loop = asyncio.get_running_loop()
+async def test_back_pressure_reaches_other_threads(connect):
+    async with connect(Quiet, **SLOW) as session:
+        sent, begun = [], asyncio.Event()
+        loop = asyncio.get_running_loop()
 
-            async def flood():
-                for i in range(200):
-                    await session.view.send_binary(bytes(65536))
-                    sent.append(i)
-                    loop.call_soon_threadsafe(begun.set)
+        async def flood():
+            for i in range(200):
+                await session.view.send_binary(bytes(65536))
+                sent.append(i)
+                loop.call_soon_threadsafe(begun.set)
 
-            sending = asyncio.create_task(in_another_loop(flood))
-            await begun.wait()
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(sending), 0.2)
-            assert 0 < len(sent) < 200
-            for _ in range(200):
-                await session.peer.message()
-            await sending
-
-    run(scenario())
+        sending = asyncio.create_task(in_another_loop(flood))
+        await begun.wait()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(sending), 0.2)
+        assert 0 < len(sent) < 200
+        for _ in range(200):
+            await session.peer.message()
+        await sending
 
 
 def test_sending_raises_once_the_loop_of_the_connection_is_closed(run, connect):
     """A second close has no effect, and nothing hangs."""
-    views = []
 
-    async def scenario():
+    async def ended():
         async with connect(Quiet) as session:
-            views.append(session.view)
             session.peer.close()
             await session.ended()
-
-    run(scenario())
+        return session.view
 
     async def late(view):
         await view.send_close()
@@ -274,14 +237,15 @@ def test_sending_raises_once_the_loop_of_the_connection_is_closed(run, connect):
     async def reopen(view):
         view._protocol = ConnectionProtocol(view, Connection(), handle=view.on_receive)
 
+    view = run(ended())
     with ThreadPoolExecutor(1) as pool:
         for again in (False, True):
             if again:  # as if the loop had been closed while the connection is open
-                pool.submit(asyncio.run, reopen(views[0])).result()
-            asyncio.run(late(views[0]))
+                pool.submit(asyncio.run, reopen(view)).result()
+            asyncio.run(late(view))
 
 
-def test_a_sender_learns_that_the_loop_was_closed_meanwhile(run):
+async def test_a_sender_learns_that_the_loop_was_closed_meanwhile():
     """A waiting sender learns of the end."""
 
     class Protocol:
@@ -300,25 +264,18 @@ def test_a_sender_learns_that_the_loop_was_closed_meanwhile(run):
     sending = call_threadsafe(Protocol(loop), send)
     closing = call_threadsafe(Protocol(loop), send, closes=True)
     loop.close()
-
-    async def scenario():
-        with pytest.raises(ConnectionClosed):
-            await sending
-        await closing
-
-    run(scenario())
+    with pytest.raises(ConnectionClosed):
+        await sending
+    await closing
 
 
-def test_an_error_without_a_waiter_is_logged(run, connect, log, until):
+async def test_an_error_without_a_waiter_is_logged(connect, log, until):
     def is_logged():
         gc.collect()
         return log()
 
-    async def scenario():
-        async with connect(Quiet) as session:
-            await elsewhere(session.view.send_ping, bytes(126))
-            await until(is_logged)
-
-    run(scenario())
+    async with connect(Quiet) as session:
+        await elsewhere(session.view.send_ping, bytes(126))
+        await until(is_logged)
     (entry,) = log()
     assert "125 bytes" in str(entry.error)

@@ -64,17 +64,14 @@ async def closing(peer):
 
 
 @pytest.mark.parametrize("view_class", [Stuck, Feed])
-def test_pings_and_a_close_frame_are_answered_while_messages_wait(run, connect, view_class):
-    async def scenario():
-        async with connect(view_class) as session:
-            session.peer.send(*map(str, range(10)))
-            for _ in range(3):
-                await pong(session.peer)
-            session.peer.close()
-            assert await closing(session.peer) == 1000
-            await session.view.closed.wait()
-
-    run(scenario())
+async def test_pings_and_a_close_frame_are_answered_while_messages_wait(connect, view_class):
+    async with connect(view_class) as session:
+        session.peer.send(*map(str, range(10)))
+        for _ in range(3):
+            await pong(session.peer)
+        session.peer.close()
+        assert await closing(session.peer) == 1000
+        await session.view.closed.wait()
 
 
 @pytest.mark.parametrize(("settings", "count", "held"), [
@@ -85,28 +82,24 @@ def test_pings_and_a_close_frame_are_answered_while_messages_wait(run, connect, 
     ({"MAX_WAITING_BYTES": 50}, 5 + 1, False),
     ({"MAX_WAITING_BYTES": 50}, 5 + 2, True),
 ])  # fmt: skip
-def test_reading_is_on_hold_beyond_the_bounds(run, connect, until, settings, count, held):
+async def test_reading_is_on_hold_beyond_the_bounds(connect, until, settings, count, held):
     """One message is being handled, and does not count."""
     View = type("View", (Stuck,), settings)
-
-    async def scenario():
-        async with connect(View) as session:
-            view, peer = session.view, session.peer
-            peer.send("first")
-            await until(lambda: view.handled)
-            peer.send(*["x" * 10] * (count - 1))
-            peer.ping()
-            await peer.frame()
-            assert view.request.transport.is_reading() is not held
-            view.go_on.set()
-            for _ in range(count):
-                await peer.message()
-            assert view.request.transport.is_reading()
-
-    run(scenario())
+    async with connect(View) as session:
+        view, peer = session.view, session.peer
+        peer.send("first")
+        await until(lambda: view.handled)
+        peer.send(*["x" * 10] * (count - 1))
+        peer.ping()
+        await peer.frame()
+        assert view.request.transport.is_reading() is not held
+        view.go_on.set()
+        for _ in range(count):
+            await peer.message()
+        assert view.request.transport.is_reading()
 
 
-def test_the_end_is_found_while_reading_is_on_hold(run, connect, until):
+async def test_the_end_is_found_while_reading_is_on_hold(connect, until):
     """The end is also found behind bytes that have not been read."""
 
     async def found(end):
@@ -121,14 +114,11 @@ def test_the_end_is_found_while_reading_is_on_hold(run, connect, until):
             await view.closed.wait()
             assert view.handled == [b"first"]
 
-    async def scenario():
-        await asyncio.gather(*map(found, [Peer.shut, Peer.leave, Peer.reset]))
-
-    run(scenario())
+    await asyncio.gather(*map(found, [Peer.shut, Peer.leave, Peer.reset]))
 
 
 @pytest.mark.skipif(not hasattr(asyncio, "open_unix_connection"), reason="needs Unix sockets")
-def test_messages_on_a_unix_socket_are_handled_after_the_peer_has_gone(run, until, tmp_path):
+async def test_messages_on_a_unix_socket_are_handled_after_the_peer_has_gone(until, tmp_path):
     """Such a socket has hung up as soon as its peer is closed, even if there is something left to read."""
     path = str(tmp_path / "socket")
     names = [str(number).encode() for number in range(100)]
@@ -141,46 +131,40 @@ def test_messages_on_a_unix_socket_are_handled_after_the_peer_has_gone(run, unti
         async def on_open(self):
             views.append(self)
 
-    async def scenario():
-        async with serve(View, uds=path):
-            reader, writer = await asyncio.open_unix_connection(path)
-            writer.write(UPGRADE)
-            await reader.readuntil(b"\r\n\r\n")
-            (view,) = views
-            writer.writelines(frames[:50])
-            await until(lambda: not view.request.transport.is_reading())
-            writer.writelines(frames[50:])
-            writer.close()
-            await writer.wait_closed()
-            await until(lambda: view.close_code is not None)
-            view.go_on.set()
-            await view.closed.wait()
-            assert view.handled == names
-
-    run(scenario())
+    async with serve(View, uds=path):
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(UPGRADE)
+        await reader.readuntil(b"\r\n\r\n")
+        (view,) = views
+        writer.writelines(frames[:50])
+        await until(lambda: not view.request.transport.is_reading())
+        writer.writelines(frames[50:])
+        writer.close()
+        await writer.wait_closed()
+        await until(lambda: view.close_code is not None)
+        view.go_on.set()
+        await view.closed.wait()
+        assert view.handled == names
 
 
-def test_messages_before_the_end_are_handled_in_order(run, connect, until):
+async def test_messages_before_the_end_are_handled_in_order(connect, until):
     class View(Stuck):
         CLOSE_TIMEOUT = 10
 
-    async def scenario():
-        async with connect(View) as session:
-            view, peer = session.view, session.peer
-            names = [str(number) for number in range(500)]
-            peer.send(*names)
-            await until(lambda: not view.request.transport.is_reading())
-            peer.shut()
-            await until(lambda: view.close_code is not None)
-            view.go_on.set()
-            await view.closed.wait()
-            assert view.handled == [name.encode() for name in names]
-
-    run(scenario())
+    async with connect(View) as session:
+        view, peer = session.view, session.peer
+        names = [str(number) for number in range(500)]
+        peer.send(*names)
+        await until(lambda: not view.request.transport.is_reading())
+        peer.shut()
+        await until(lambda: view.close_code is not None)
+        view.go_on.set()
+        await view.closed.wait()
+        assert view.handled == [name.encode() for name in names]
 
 
 @pytest.mark.parametrize("pulls", [False, True])
-def test_messages_wait_compressed(run, connect, until, pulls):
+async def test_messages_wait_compressed(connect, until, pulls):
     """Sixty of 1 MiB each, which have 62 KiB together on the wire."""
 
     class Pulling(Stuck):
@@ -192,42 +176,35 @@ def test_messages_wait_compressed(run, connect, until, pulls):
     message = Frame(OpCode.BINARY, payload=payload, rsv1=True).serialize(mask=True)
 
     View = type("View", (Pulling if pulls else Stuck,), {"COMPRESSION": Compression(client_context_takeover=False)})
-
-    async def scenario():
-        async with connect(View, headers=OFFER) as session:
-            view, peer = session.view, session.peer
-            tracemalloc.start()
-            try:
-                peer.write(message * 60)
-                await until(lambda: not view.request.transport.is_reading())
-                await until(lambda: view.handled)
-                _, most = tracemalloc.get_traced_memory()
-            finally:
-                tracemalloc.stop()
-            assert most < 8 * 2**20
-            view.go_on.set()
-            for _ in range(60):
-                assert await peer.message() == str(2**20)
-
-    run(scenario())
-
-
-def test_corrupt_data_closes_the_connection_in_its_turn(run, connect, until):
-    async def scenario():
-        async with connect(Stuck, headers=OFFER) as session:
-            view, peer = session.view, session.peer
-            peer.send("first", "second", Frame(OpCode.TEXT, payload=b"\xff" * 9, rsv1=True), "third")
+    async with connect(View, headers=OFFER) as session:
+        view, peer = session.view, session.peer
+        tracemalloc.start()
+        try:
+            peer.write(message * 60)
+            await until(lambda: not view.request.transport.is_reading())
             await until(lambda: view.handled)
-            await pong(peer)
-            view.go_on.set()
-            assert [await peer.message() for _ in range(2)] == ["5", "6"]
-            assert (await peer.closing())[0] in (1002, 1007)
-            assert view.handled == [b"first", b"second"]
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert most < 8 * 2**20
+        view.go_on.set()
+        for _ in range(60):
+            assert await peer.message() == str(2**20)
 
-    run(scenario())
+
+async def test_corrupt_data_closes_the_connection_in_its_turn(connect, until):
+    async with connect(Stuck, headers=OFFER) as session:
+        view, peer = session.view, session.peer
+        peer.send("first", "second", Frame(OpCode.TEXT, payload=b"\xff" * 9, rsv1=True), "third")
+        await until(lambda: view.handled)
+        await pong(peer)
+        view.go_on.set()
+        assert [await peer.message() for _ in range(2)] == ["5", "6"]
+        assert (await peer.closing())[0] in (1002, 1007)
+        assert view.handled == [b"first", b"second"]
 
 
-def test_a_view_that_waits_about_its_frames_takes_no_more_than_it_handles(run, connect):
+async def test_a_view_that_waits_about_its_frames_takes_no_more_than_it_handles(connect):
     class Pulling(Stuck):
         COMPRESSION = False
 
@@ -237,16 +214,13 @@ def test_a_view_that_waits_about_its_frames_takes_no_more_than_it_handles(run, c
             await asyncio.sleep(0)
             return frame
 
-    async def scenario():
-        async with connect(Pulling) as session:
-            data = session.peer.serialize(bytes(50_000))
-            assert await session.peer.flood(data * 20, most=60) < 60
-            session.peer.reset()
-
-    run(scenario())
+    async with connect(Pulling) as session:
+        data = session.peer.serialize(bytes(50_000))
+        assert await session.peer.flood(data * 20, most=60) < 60
+        session.peer.reset()
 
 
-def test_no_message_is_handled_once_the_view_closes(run, connect, until):
+async def test_no_message_is_handled_once_the_view_closes(connect, until):
     """This holds for waiting messages, for those of the same read, and for later ones."""
 
     class View(Stuck):
@@ -255,22 +229,19 @@ def test_no_message_is_handled_once_the_view_closes(run, connect, until):
             await self.go_on.wait()
             await self.send_close(4000)
 
-    async def scenario():
-        async with connect(View) as session:
-            view, peer = session.view, session.peer
-            peer.send(*map(str, range(10)))
-            await until(lambda: view.handled)
-            view.go_on.set()
-            assert await peer.closing() == (4000, "")
-            peer.send("late")
-            peer.close(4000)
-            await view.closed.wait()
-            assert view.handled == [b"0"]
-
-    run(scenario())
+    async with connect(View) as session:
+        view, peer = session.view, session.peer
+        peer.send(*map(str, range(10)))
+        await until(lambda: view.handled)
+        view.go_on.set()
+        assert await peer.closing() == (4000, "")
+        peer.send("late")
+        peer.close(4000)
+        await view.closed.wait()
+        assert view.handled == [b"0"]
 
 
-def test_a_reply_does_not_wait_for_the_handlers_behind_it(run, connect, until):
+async def test_a_reply_does_not_wait_for_the_handlers_behind_it(connect, until):
     """Each handler takes 20 ms of processor time, and the first reply leaves before the last handler begins."""
 
     class View(WebSocketView):
@@ -281,12 +252,8 @@ def test_a_reply_does_not_wait_for_the_handlers_behind_it(run, connect, until):
                 unsent.append(self._protocol.writer.size)
 
     unsent = []
-
-    async def scenario():
-        async with connect(View) as session:
-            session.peer.send(*map(str, range(20)))
-            for number in range(20):
-                assert await session.peer.message() == str(number)
-            assert unsent[0] <= 8  # bytes: its own reply, and at most one before it
-
-    run(scenario())
+    async with connect(View) as session:
+        session.peer.send(*map(str, range(20)))
+        for number in range(20):
+            assert await session.peer.message() == str(number)
+        assert unsent[0] <= 8  # bytes: its own reply, and at most one before it

@@ -49,32 +49,26 @@ class Ticking(Noting):
 
 
 @in_memory
-def test_a_task_sends_until_the_connection_ends_and_on_close_follows_it(run, log):
-    async def scenario():
-        async with memory(Ticking) as ws:
-            assert [await ws.recv(), await ws.recv()] == ["0", "1"]
-        assert ws.view.events == ["task", "on_close"]
-        async with memory(Ticking) as ws:
-            await ws.recv()
-            ws.drop()
-            await ws.wait_closed()
-        assert ws.view.events == ["task", "on_close"]
-
-    run(scenario())
+async def test_a_task_sends_until_the_connection_ends_and_on_close_follows_it(log):
+    async with memory(Ticking) as ws:
+        assert [await ws.recv(), await ws.recv()] == ["0", "1"]
+    assert ws.view.events == ["task", "on_close"]
+    async with memory(Ticking) as ws:
+        await ws.recv()
+        ws.drop()
+        await ws.wait_closed()
+    assert ws.view.events == ["task", "on_close"]
     assert log() == []
 
 
 @in_memory
-def test_a_task_that_is_cancelled_leaves_the_connection_open(run):
-    async def scenario():
-        async with memory(Ticking) as ws:
-            await ws.send("stop")
-            while await ws.recv() != "stopped":
-                pass
-            await ws.ping()
-            assert ws.view.events == ["task"]
-
-    run(scenario())
+async def test_a_task_that_is_cancelled_leaves_the_connection_open():
+    async with memory(Ticking) as ws:
+        await ws.send("stop")
+        while await ws.recv() != "stopped":
+            pass
+        await ws.ping()
+        assert ws.view.events == ["task"]
 
 
 class Failing(Noting):
@@ -92,27 +86,24 @@ class Failing(Noting):
 
 @in_memory
 @pytest.mark.parametrize(("message", "raised"), [("value", ValueError), ("exit", RuntimeError)])
-def test_an_error_in_a_task_closes_with_1011_and_is_logged_once(run, log, message, raised):
-    async def scenario():
-        async with memory(Failing, raise_errors=False) as ws:
+async def test_an_error_in_a_task_closes_with_1011_and_is_logged_once(log, message, raised):
+    async with memory(Failing, raise_errors=False) as ws:
+        await ws.send(message)
+        with pytest.raises(ConnectionClosed) as caught:
+            await ws.recv()
+        assert (caught.value.code, caught.value.reason) == (1011, "internal error")
+    assert ws.view.events == [raised, "on_close"]
+    with pytest.raises((ValueError, SystemExit), match="a detail"):
+        async with memory(Failing) as ws:
             await ws.send(message)
-            with pytest.raises(ConnectionClosed) as caught:
-                await ws.recv()
-            assert (caught.value.code, caught.value.reason) == (1011, "internal error")
-        assert ws.view.events == [raised, "on_close"]
-        with pytest.raises((ValueError, SystemExit), match="a detail"):
-            async with memory(Failing) as ws:
-                await ws.send(message)
-                await ws.recv()
-
-    run(scenario())
+            await ws.recv()
     entry = log()[0]
     assert "error in a hook of Failing" in entry.message
     assert type(entry.error) in (ValueError, SystemExit)
 
 
 @in_memory
-def test_a_task_is_cancelled_after_the_handlers_have_ended(run):
+async def test_a_task_is_cancelled_after_the_handlers_have_ended():
     """The handler needs the task, as one that waits for a worker."""
 
     class Working(Noting):
@@ -134,17 +125,14 @@ def test_a_task_is_cancelled_after_the_handlers_have_ended(run):
             await self.done.wait()
             self.events.append("handler")
 
-    async def scenario():
-        async with memory(Working) as ws:
-            await ws.send("job")
-            await ws.close()
-        assert ws.view.events == ["handler", "task", "on_close"]
-
-    run(scenario())
+    async with memory(Working) as ws:
+        await ws.send("job")
+        await ws.close()
+    assert ws.view.events == ["handler", "task", "on_close"]
 
 
 @in_memory
-def test_a_task_may_close_the_connection(run, log):
+async def test_a_task_may_close_the_connection(log):
     class Closing(Noting):
         async def on_open(self):
             self.create_task(self.end())
@@ -155,34 +143,28 @@ def test_a_task_may_close_the_connection(run, log):
                 await self.send("late")
             self.events.append("task")
 
-    async def scenario():
-        async with memory(Closing) as ws:
-            with pytest.raises(ConnectionClosed, match="4000"):
-                await ws.recv()
-        assert ws.view.events[-1] == "on_close"
-
-    run(scenario())
+    async with memory(Closing) as ws:
+        with pytest.raises(ConnectionClosed, match="4000"):
+            await ws.recv()
+    assert ws.view.events[-1] == "on_close"
     assert log() == []
 
 
 @in_memory
-def test_a_task_that_is_never_begun_causes_no_warning(run):
+async def test_a_task_that_is_never_begun_causes_no_warning():
     class Brief(Noting):
         async def on_open(self):
             self.create_task(self.until_cancelled()).cancel()
             self.terminate()
             self.create_task(self.until_cancelled())
 
-    async def scenario():
-        async with memory(Brief) as ws:
-            await ws.wait_closed()
-        assert ws.view.events[-1] == "on_close"
-
-    run(scenario())
+    async with memory(Brief) as ws:
+        await ws.wait_closed()
+    assert ws.view.events[-1] == "on_close"
 
 
 @in_memory
-def test_the_connection_must_be_open(run, log):
+async def test_the_connection_must_be_open(log):
     class Wrong(Noting):
         async def on_handshake(self, handshake):
             with pytest.raises(RuntimeError, match="not open yet"):
@@ -210,17 +192,14 @@ def test_the_connection_must_be_open(run, log):
                 self.create_task(self.until_cancelled())
             self.events.append("on_close")
 
-    async def scenario():
-        async with memory(Wrong) as ws:
-            await ws.ping()
-        assert ws.view.events == ["on_close"]
-
-    run(scenario())
+    async with memory(Wrong) as ws:
+        await ws.ping()
+    assert ws.view.events == ["on_close"]
     assert log() == []
 
 
 @in_memory
-def test_a_task_that_cannot_start_causes_no_warning(run):
+async def test_a_task_that_cannot_start_causes_no_warning():
     class Refused(Noting):
         async def on_open(self):
             def refuse(loop, coroutine, **options):
@@ -232,16 +211,13 @@ def test_a_task_that_cannot_start_causes_no_warning(run):
                 self.create_task(self.until_cancelled())
             loop.set_task_factory(None)
 
-    async def scenario():
-        async with memory(Refused) as ws:
-            await ws.ping()
-        assert ws.view.events == ["on_close"]
-
-    run(scenario())
+    async with memory(Refused) as ws:
+        await ws.ping()
+    assert ws.view.events == ["on_close"]
 
 
 @in_memory
-def test_a_task_among_many_ends_at_the_cost_of_a_lone_one(run):
+async def test_a_task_among_many_ends_at_the_cost_of_a_lone_one():
     class Many(Noting):
         async def on_open(self):
             self.events.append([await self.calls_for_each(number) for number in (10, 1000)])
@@ -262,17 +238,14 @@ def test_a_task_among_many_ends_at_the_cost_of_a_lone_one(run):
             sys.setprofile(None)
             return calls / number
 
-    async def scenario():
-        async with memory(Many) as ws:
-            await ws.ping()
-        (few, many), _ = ws.view.events
-        assert many < 1.5 * few
-
-    run(scenario())
+    async with memory(Many) as ws:
+        await ws.ping()
+    (few, many), _ = ws.view.events
+    assert many < 1.5 * few
 
 
 @in_memory
-def test_a_task_that_ignores_its_cancellation_is_named_in_the_log(run, log, monkeypatch):
+async def test_a_task_that_ignores_its_cancellation_is_named_in_the_log(log, monkeypatch):
     monkeypatch.setattr("duck.contrib.websockets.protocol.hooks.Hooks.FLUSH_TIMEOUT", 0.05)
     release = []
 
@@ -289,32 +262,26 @@ def test_a_task_that_ignores_its_cancellation_is_named_in_the_log(run, log, monk
                 except asyncio.CancelledError:
                     self.events.append("cancelled")
 
-    async def scenario():
-        async with memory(Stubborn) as ws:
-            await ws.ping()
-        assert ws.view.events == ["cancelled", "on_close"]
-        release[0].set()
-
-    run(scenario())
+    async with memory(Stubborn) as ws:
+        await ws.ping()
+    assert ws.view.events == ["cancelled", "on_close"]
+    release[0].set()
     (entry,) = log()
     assert "has not ended after its cancellation" in entry.message
     assert "Stubborn.stay" in entry.message
 
 
-def test_a_server_shuts_down_without_waiting_for_tasks(run, serving):
-    async def scenario():
-        async with serving(Ticking, shutdown_timeout=600) as server, connect(f"ws://127.0.0.1:{server.port}/") as ws:
-            await ws.recv()
-            closing = asyncio.create_task(server.close())
-            with pytest.raises(ConnectionClosed, match="1001"):
-                while True:
-                    await ws.recv()
-            await asyncio.wait_for(closing, 30)
-
-    run(scenario())
+async def test_a_server_shuts_down_without_waiting_for_tasks(serving):
+    async with serving(Ticking, shutdown_timeout=600) as server, connect(f"ws://127.0.0.1:{server.port}/") as ws:
+        await ws.recv()
+        closing = asyncio.create_task(server.close())
+        with pytest.raises(ConnectionClosed, match="1001"):
+            while True:
+                await ws.recv()
+        await asyncio.wait_for(closing, 30)
 
 
-def test_a_client_has_tasks_too(run, serving):
+async def test_a_client_has_tasks_too(serving):
     class Asking(WebSocketClient):
         def __init__(self, url):
             super().__init__(url)
@@ -335,18 +302,15 @@ def test_a_client_has_tasks_too(run, serving):
         async def on_receive(self, message, opcode):
             await self.send(message)
 
-    async def scenario():
-        async with serving(Echo) as server:
-            url = f"ws://127.0.0.1:{server.port}/"
-            async with Asking(url) as client:
-                assert [await client.answers.get() for _ in range(3)] == [b"0", b"1", b"2"]
-            assert client.task.cancelled()
-            async with connect(url) as ws:
-                task = ws.create_task(ws.send("quack"))
-                assert await ws.recv() == "quack"
-                assert await task is None
-
-    run(scenario())
+    async with serving(Echo) as server:
+        url = f"ws://127.0.0.1:{server.port}/"
+        async with Asking(url) as client:
+            assert [await client.answers.get() for _ in range(3)] == [b"0", b"1", b"2"]
+        assert client.task.cancelled()
+        async with connect(url) as ws:
+            task = ws.create_task(ws.send("quack"))
+            assert await ws.recv() == "quack"
+            assert await task is None
 
 
 class Farewell(WebSocketView):
@@ -358,30 +322,24 @@ class Farewell(WebSocketView):
 
 @in_memory
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_task_of_connect_reads_the_messages_before_the_end(run, stream):
-    async def scenario():
-        async with memory(Farewell, stream=stream) as ws:
-            read = []
+async def test_a_task_of_connect_reads_the_messages_before_the_end(stream):
+    async with memory(Farewell, stream=stream) as ws:
+        read = []
 
-            async def reading():
-                async for message in ws:
-                    await asyncio.sleep(0.01)  # the connection is lost meanwhile
-                    read.append(message)
+        async def reading():
+            async for message in ws:
+                await asyncio.sleep(0.01)  # the connection is lost meanwhile
+                read.append(message)
 
-            ws.create_task(reading())
-            await ws.wait_closed()
-            assert read == ["0", "1", "2"]
-
-    run(scenario())
+        ws.create_task(reading())
+        await ws.wait_closed()
+        assert read == ["0", "1", "2"]
 
 
 @in_memory
-def test_the_end_of_the_block_cancels_tasks_of_connect(run):
-    async def scenario():
-        async with memory(Farewell) as ws:
-            task = ws.create_task(asyncio.Event().wait())
-            assert [message async for message in ws] == ["0", "1", "2"]
-            assert not task.done()
-        assert task.cancelled()
-
-    run(scenario())
+async def test_the_end_of_the_block_cancels_tasks_of_connect():
+    async with memory(Farewell) as ws:
+        task = ws.create_task(asyncio.Event().wait())
+        assert [message async for message in ws] == ["0", "1", "2"]
+        assert not task.done()
+    assert task.cancelled()

@@ -24,7 +24,7 @@ class Boom(Exception):
 
 
 @pytest.mark.parametrize("waits", [False, True], ids=["at once", "after a wait"])
-def test_an_error_in_on_receive_closes_with_1011_and_is_logged(run, connect, log, waits):
+async def test_an_error_in_on_receive_closes_with_1011_and_is_logged(connect, log, waits):
     class View(Recorder):
         async def on_receive(self, message, opcode):
             await super().on_receive(message, opcode)
@@ -32,24 +32,21 @@ def test_an_error_in_on_receive_closes_with_1011_and_is_logged(run, connect, log
                 await asyncio.sleep(0) if waits else None
                 raise Boom("internal detail")
 
-    async def scenario():
-        async with connect(View) as session:
-            peer = session.peer
-            peer.send("good", "bad")
-            assert await peer.message() == "good"
-            assert await peer.message() == "bad"
-            code, reason = await peer.closing()
-            assert code == 1011
-            assert "detail" not in reason and "Boom" not in reason
-            # Messages that arrive meanwhile are not handled.
-            peer.send("late")
-            peer.close(1011)
-            assert await peer.rest() == []
-            await session.ended()
-            assert session.view.close_code == 1011
-            assert session.view.events == ["open", ("TEXT", b"good"), ("TEXT", b"bad"), b"\x03\xf3"]
-
-    run(scenario())
+    async with connect(View) as session:
+        peer = session.peer
+        peer.send("good", "bad")
+        assert await peer.message() == "good"
+        assert await peer.message() == "bad"
+        code, reason = await peer.closing()
+        assert code == 1011
+        assert "detail" not in reason and "Boom" not in reason
+        # Messages that arrive meanwhile are not handled.
+        peer.send("late")
+        peer.close(1011)
+        assert await peer.rest() == []
+        await session.ended()
+        assert session.view.close_code == 1011
+        assert session.view.events == ["open", ("TEXT", b"good"), ("TEXT", b"bad"), b"\x03\xf3"]
     (entry,) = log()
     assert entry.level == "ERROR"
     assert isinstance(entry.error, Boom)
@@ -58,65 +55,56 @@ def test_an_error_in_on_receive_closes_with_1011_and_is_logged(run, connect, log
     assert "View" in entry.message
 
 
-def test_messages_behind_an_error_are_not_handled(run, connect, log):
+async def test_messages_behind_an_error_are_not_handled(connect, log):
     class View(Recorder):
         async def on_receive(self, message, opcode):
             self.events.append(message)
             raise Boom
 
-    async def scenario():
-        async with connect(View) as session:
-            session.peer.send("one", "two", "three")
-            assert (await session.peer.closing())[0] == 1011
-            session.peer.leave()
-            await session.ended()
-            assert session.view.events == ["open", b"one", None]
-
-    run(scenario())
+    async with connect(View) as session:
+        session.peer.send("one", "two", "three")
+        assert (await session.peer.closing())[0] == 1011
+        session.peer.leave()
+        await session.ended()
+        assert session.view.events == ["open", b"one", None]
     assert len(log()) == 1
 
 
-def test_an_error_in_on_open_closes_with_1011_and_is_logged(run, connect, log):
+async def test_an_error_in_on_open_closes_with_1011_and_is_logged(connect, log):
     class View(Recorder):
         async def on_open(self):
             raise Boom("internal detail")
 
-    async def scenario():
-        async with connect(View) as session:
-            session.peer.send("x")
-            code, reason = await session.peer.closing()
-            assert code == 1011
-            assert "detail" not in reason
-            session.peer.close(1011)
-            await session.ended()
-            assert session.view.events == [b"\x03\xf3"]
-
-    run(scenario())
+    async with connect(View) as session:
+        session.peer.send("x")
+        code, reason = await session.peer.closing()
+        assert code == 1011
+        assert "detail" not in reason
+        session.peer.close(1011)
+        await session.ended()
+        assert session.view.events == [b"\x03\xf3"]
     (entry,) = log()
     assert isinstance(entry.error, Boom)
 
 
 @pytest.mark.parametrize("error", [Boom("x"), asyncio.CancelledError()], ids=["error", "cancelled"])
-def test_an_error_in_on_close_is_logged_and_changes_nothing_else(run, connect, log, error):
+async def test_an_error_in_on_close_is_logged_and_changes_nothing_else(connect, log, error):
     class View(Recorder):
         async def on_close(self, frame=None):
             self.events.append("close")
             raise error
 
-    async def scenario():
-        async with connect(View) as session:
-            session.peer.close()
-            assert await session.peer.closing() == (1000, "")
-            assert await session.ended() is None
-            assert session.view.events == ["open", "close"]
-            assert session.view.state is State.CLOSED
-
-    run(scenario())
+    async with connect(View) as session:
+        session.peer.close()
+        assert await session.peer.closing() == (1000, "")
+        assert await session.ended() is None
+        assert session.view.events == ["open", "close"]
+        assert session.view.state is State.CLOSED
     (entry,) = log()
     assert entry.error is error
 
 
-def test_no_hook_depends_on_the_repr_of_its_view(run, connect, log):
+async def test_no_hook_depends_on_the_repr_of_its_view(connect, log):
     class View(Recorder):
         def __repr__(self):
             raise Boom("no repr")
@@ -128,48 +116,38 @@ def test_no_hook_depends_on_the_repr_of_its_view(run, connect, log):
             self.events.append("close")
             raise Boom("x")
 
-    async def scenario():
-        async with connect(View) as session:
-            session.peer.close()
-            await session.peer.closing()
-            assert await session.ended() is None
-            assert session.view.events == ["handshake", "open", "close"]
-            assert session.view.state is State.CLOSED
-
-    run(scenario())
+    async with connect(View) as session:
+        session.peer.close()
+        await session.peer.closing()
+        assert await session.ended() is None
+        assert session.view.events == ["handshake", "open", "close"]
+        assert session.view.state is State.CLOSED
     (entry,) = log()
     assert "on_close of View" in entry.message
 
 
 @pytest.mark.parametrize("view", [Recorder, WebSocketView], ids=["with hooks", "without hooks"])
-def test_a_connection_ends_though_a_filter_of_the_log_raises(connect, caplog, view):
+async def test_a_connection_ends_though_a_filter_of_the_log_raises(connect, caplog, monkeypatch, view):
     def raising(record):
         if "[CLOSE]" in record.getMessage():
             raise Boom("no record")
         return True
 
     told = []
-
-    async def scenario():
-        asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context["exception"]))
-        async with connect(view) as session:
-            session.peer.close()
-            await session.peer.closing()
-            await session.ended()
-            assert view is WebSocketView or session.view.events == ["open", b"\x03\xe8"]
-        gc.collect()
-
     caplog.set_level(logging.INFO, logger.name)
-    logger.addFilter(raising)
-    try:
-        asyncio.run(scenario())
-    finally:
-        logger.removeFilter(raising)
+    monkeypatch.setattr(logger, "filters", [raising])
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context["exception"]))
+    async with connect(view) as session:
+        session.peer.close()
+        await session.peer.closing()
+        await session.ended()
+        assert view is WebSocketView or session.view.events == ["open", b"\x03\xe8"]
+    gc.collect()
     assert [str(error) for error in told] == ["no record"]
 
 
 @pytest.mark.parametrize("hook", ["on_open", "on_receive"])
-def test_an_error_closes_with_1011_though_a_filter_of_the_log_raises(connect, hook):
+async def test_an_error_closes_with_1011_though_a_filter_of_the_log_raises(connect, monkeypatch, hook):
     def raising(record):
         raise Boom("no record")
 
@@ -177,50 +155,38 @@ def test_an_error_closes_with_1011_though_a_filter_of_the_log_raises(connect, ho
         await asyncio.sleep(0)
         raise Boom("no hook")
 
-    async def scenario():
-        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
-        async with connect(type("View", (Recorder,), {hook: fail})) as session:
-            session.peer.send("x")
-            code, _ = await session.peer.closing()
-            assert code == 1011
-            session.peer.close(1011)
-            await session.ended()
-            assert session.view.events[-1] == b"\x03\xf3"
-
-    logger.addFilter(raising)
-    try:
-        asyncio.run(scenario())
-    finally:
-        logger.removeFilter(raising)
+    monkeypatch.setattr(logger, "filters", [raising])
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+    async with connect(type("View", (Recorder,), {hook: fail})) as session:
+        session.peer.send("x")
+        code, _ = await session.peer.closing()
+        assert code == 1011
+        session.peer.close(1011)
+        await session.ended()
+        assert session.view.events[-1] == b"\x03\xf3"
 
 
-def test_a_plain_function_as_on_close_is_named(run, connect, log):
+async def test_a_plain_function_as_on_close_is_named(connect, log):
     class View(Recorder):
         def on_close(self, frame=None):
             self.events.append("close")
 
-    async def scenario():
-        async with connect(View) as session:
-            session.peer.close()
-            assert await session.ended() is None
-            assert session.view.events == ["open", "close"]
-
-    run(scenario())
+    async with connect(View) as session:
+        session.peer.close()
+        assert await session.ended() is None
+        assert session.view.events == ["open", "close"]
     (entry,) = log()
     assert str(entry.error) == "a hook must be a coroutine function (async def); one returned None"
 
 
-def test_server_without_the_embedded_server_is_an_error_with_advice(run, connect):
-    async def scenario():
-        async with connect(Recorder) as session:
-            with pytest.raises(AttributeError, match=r"only the embedded server .* self\.scope\['state'\]"):
-                _ = session.view.server
-
-    run(scenario())
+async def test_server_without_the_embedded_server_is_an_error_with_advice(connect):
+    async with connect(Recorder) as session:
+        with pytest.raises(AttributeError, match=r"only the embedded server .* self\.scope\['state'\]"):
+            _ = session.view.server
 
 
 @pytest.mark.parametrize("waits", [False, True], ids=["at once", "after a wait"])
-def test_a_cancelled_error_out_of_a_handler_is_an_error(run, connect, log, waits):
+async def test_a_cancelled_error_out_of_a_handler_is_an_error(connect, log, waits):
     """The handler has awaited a cancelled future; its own task was not cancelled."""
 
     class View(Recorder):
@@ -232,20 +198,17 @@ def test_a_cancelled_error_out_of_a_handler_is_an_error(run, connect, log, waits
                 future.cancel()
             await future
 
-    async def scenario():
-        async with connect(View) as session:
-            session.peer.send("x")
-            assert (await session.peer.closing())[0] == 1011
-            session.peer.close(1011)
-            await session.ended()
-            assert session.view.events == ["open", b"\x03\xf3"]
-
-    run(scenario())
+    async with connect(View) as session:
+        session.peer.send("x")
+        assert (await session.peer.closing())[0] == 1011
+        session.peer.close(1011)
+        await session.ended()
+        assert session.view.events == ["open", b"\x03\xf3"]
     (entry,) = log()
     assert isinstance(entry.error, asyncio.CancelledError)
 
 
-def test_sending_to_a_peer_that_has_gone_is_no_error(run, connect, log):
+async def test_sending_to_a_peer_that_has_gone_is_no_error(connect, log):
     class View(Recorder):
         async def on_receive(self, message, opcode):
             self.gone = asyncio.Event()
@@ -258,69 +221,57 @@ def test_sending_to_a_peer_that_has_gone_is_no_error(run, connect, log):
                 self.events.append(error)
                 raise
 
-    async def scenario():
-        async with connect(View) as session:
-            view = session.view
-            session.peer.send("x")
-            await session.peer.settled()
-            await view.waiting.wait()
-            session.peer.close(4001, "gone")
-            assert await session.peer.closing() == (4001, "")
-            view.gone.set()
-            await session.ended()
-            (error,) = [event for event in view.events if isinstance(event, ConnectionClosed)]
-            assert (error.code, error.reason) == (4001, "gone")
-
-    run(scenario())
+    async with connect(View) as session:
+        view = session.view
+        session.peer.send("x")
+        await session.peer.settled()
+        await view.waiting.wait()
+        session.peer.close(4001, "gone")
+        assert await session.peer.closing() == (4001, "")
+        view.gone.set()
+        await session.ended()
+        (error,) = [event for event in view.events if isinstance(event, ConnectionClosed)]
+        assert (error.code, error.reason) == (4001, "gone")
     assert not log()
 
 
-def test_a_connection_closed_of_another_connection_is_an_error(run, connect, log):
+async def test_a_connection_closed_of_another_connection_is_an_error(connect, log):
     class View(Recorder):
         async def on_receive(self, message, opcode):
             raise ConnectionClosed(1006)
 
-    async def scenario():
-        async with connect(View) as session:
-            session.peer.send("x")
-            assert (await session.peer.closing())[0] == 1011
-
-    run(scenario())
+    async with connect(View) as session:
+        session.peer.send("x")
+        assert (await session.peer.closing())[0] == 1011
     assert len(log()) == 1
 
 
-def test_a_message_to_a_view_without_on_receive_closes_with_1003(run, connect, log):
+async def test_a_message_to_a_view_without_on_receive_closes_with_1003(connect, log):
     class View(WebSocketView):
         pass
 
-    async def scenario():
-        async with connect(View) as session:
-            session.peer.send("x")
-            assert (await session.peer.closing())[0] == 1003
-
-    run(scenario())
+    async with connect(View) as session:
+        session.peer.send("x")
+        assert (await session.peer.closing())[0] == 1003
     (entry,) = log()
     words = "'testclient:50000 /': closed, because View has no on_receive for a received message"
     assert entry == ("WARNING", words, None)
 
 
-def test_an_error_ends_its_own_connection_only(run, serving, dial, log):
+async def test_an_error_ends_its_own_connection_only(serving, dial, log):
     class View(Recorder):
         async def on_receive(self, message, opcode):
             if message == b"bad":
                 raise Boom
             await self.send(message)
 
-    async def scenario():
-        async with serving(View) as server, dial(server) as one, dial(server) as two:
-            await one.head()
-            await two.head()
-            one.send("bad")
-            assert (await one.closing())[0] == 1011
-            two.send("good")
-            assert await two.message() == "good"
-
-    run(scenario())
+    async with serving(View) as server, dial(server) as one, dial(server) as two:
+        await one.head()
+        await two.head()
+        one.send("bad")
+        assert (await one.closing())[0] == 1011
+        two.send("good")
+        assert await two.message() == "good"
     assert len(log()) == 1
 
 
@@ -331,7 +282,7 @@ class Panic(BaseException):
 @pytest.mark.parametrize("when", ["in the call", "at once", "after a wait"])
 @pytest.mark.parametrize("hook", ["on_open", "on_receive", "on_close", "_receive_loop", "_heartbeat_loop"])
 @pytest.mark.parametrize("error", [SystemExit, GeneratorExit, Panic])
-def test_a_base_exception_does_not_end_the_server(run, connect, log, error, hook, when):
+async def test_a_base_exception_does_not_end_the_server(connect, log, error, hook, when):
     async def fail(self, *args):
         if when == "after a wait":
             await asyncio.sleep(0)
@@ -341,25 +292,21 @@ def test_a_base_exception_does_not_end_the_server(run, connect, log, error, hook
         raise error("internal detail")
 
     View = type("View", (WebSocketView,), {hook: fail_in_the_call if when == "in the call" else fail})
-
-    async def scenario():
-        async with connect(View) as session:
-            if hook == "on_receive":
-                session.peer.send("x")
-            if hook == "on_close":
-                session.peer.close()
-                assert await session.peer.closing() == (1000, "")
-            else:
-                assert await session.peer.closing() == (1011, "internal error")
-                session.peer.close(1011)
-            await session.ended()
-
-    run(scenario())
+    async with connect(View) as session:
+        if hook == "on_receive":
+            session.peer.send("x")
+        if hook == "on_close":
+            session.peer.close()
+            assert await session.peer.closing() == (1000, "")
+        else:
+            assert await session.peer.closing() == (1011, "internal error")
+            session.peer.close(1011)
+        await session.ended()
     assert error in {type(entry.error) for entry in log()}
 
 
 @pytest.mark.parametrize("step", ["parts", "asynchronous parts", "send_frame"])
-def test_a_system_exit_within_a_send_does_not_end_the_server(run, connect, log, step):
+async def test_a_system_exit_within_a_send_does_not_end_the_server(connect, log, step):
     """The message is sent by a task of its own, which would end the loop."""
 
     async def parts():
@@ -381,17 +328,14 @@ def test_a_system_exit_within_a_send_does_not_end_the_server(run, connect, log, 
     if step == "send_frame":
         View.send_frame = send_frame
 
-    async def scenario():
-        async with connect(View) as session:
-            session.peer.send("x")
-            assert await session.peer.closing() == (1011, "internal error")
-
-    run(scenario())
+    async with connect(View) as session:
+        session.peer.send("x")
+        assert await session.peer.closing() == (1011, "internal error")
     (entry,) = log()
     assert isinstance(entry.error.__cause__, SystemExit)
 
 
-def test_a_close_that_cannot_be_sent_leaves_the_connection_open(run, connect):
+async def test_a_close_that_cannot_be_sent_leaves_the_connection_open(connect):
     class View(WebSocketView):
         async def on_receive(self, message, opcode):
             if message == b"close":
@@ -399,13 +343,10 @@ def test_a_close_that_cannot_be_sent_leaves_the_connection_open(run, connect):
                     await self.send_close(4000, self.reason)
             await self.send(message)
 
-    async def scenario():
-        async with connect(View) as session:
-            for session.view.reason in (None, "\ud800"):
-                session.peer.send("close", "later")
-                assert [await session.peer.message() for _ in range(2)] == ["close", "later"]
-
-    run(scenario())
+    async with connect(View) as session:
+        for session.view.reason in (None, "\ud800"):
+            session.peer.send("close", "later")
+            assert [await session.peer.message() for _ in range(2)] == ["close", "later"]
 
 
 def test_a_send_after_the_loss_of_the_network_has_its_error_as_cause(caplog):

@@ -19,7 +19,7 @@ CLOSED = ("close", b"\x03\xe8")
 # read_frame
 
 
-def test_read_frame_returns_messages_and_control_frames(run, connect):
+async def test_read_frame_returns_messages_and_control_frames(connect):
     """`read_frame` returns control frames, too, which have been answered."""
 
     class View(Recorder):
@@ -28,38 +28,32 @@ def test_read_frame_returns_messages_and_control_frames(run, connect):
             self.events.append(frame.opcode.name)
             return frame
 
-    async def scenario():
-        async with connect(View) as session:
-            peer = session.peer
-            peer.send("one", Frame(TEXT, False, b"t"), Frame(PING), Frame(CONTINUATION, payload=b"wo"), Frame(PONG))
-            frames = [await peer.frame() for _ in range(3)]
-            assert sorted(frame.payload for frame in frames) == [b"", b"one", b"two"]
-            peer.close()
-            assert await peer.closing() == (1000, "")
-            await session.ended()
-            opcodes = [event for event in session.view.events if isinstance(event, str)]
-            assert opcodes == ["open", "TEXT", "PING", "TEXT", "PONG", "CLOSE"]
-            assert [event for event in session.view.events if event not in opcodes] == [b"one", b"two", CLOSED]
-
-    run(scenario())
+    async with connect(View) as session:
+        peer = session.peer
+        peer.send("one", Frame(TEXT, False, b"t"), Frame(PING), Frame(CONTINUATION, payload=b"wo"), Frame(PONG))
+        frames = [await peer.frame() for _ in range(3)]
+        assert sorted(frame.payload for frame in frames) == [b"", b"one", b"two"]
+        peer.close()
+        assert await peer.closing() == (1000, "")
+        await session.ended()
+        opcodes = [event for event in session.view.events if isinstance(event, str)]
+        assert opcodes == ["open", "TEXT", "PING", "TEXT", "PONG", "CLOSE"]
+        assert [event for event in session.view.events if event not in opcodes] == [b"one", b"two", CLOSED]
 
 
-def test_read_frame_may_change_the_message(run, connect):
+async def test_read_frame_may_change_the_message(connect):
     class View(Recorder):
         async def read_frame(self):
             frame = await super().read_frame()
             return frame.replace(payload=frame.payload.upper()) if frame.opcode == TEXT else frame
 
-    async def scenario():
-        async with connect(View) as session:
-            session.peer.send("one", "two")
-            assert [await session.peer.message(), await session.peer.message()] == ["ONE", "TWO"]
-
-    run(scenario())
+    async with connect(View) as session:
+        session.peer.send("one", "two")
+        assert [await session.peer.message(), await session.peer.message()] == ["ONE", "TWO"]
 
 
 @pytest.mark.parametrize(("change", "answer"), [({"payload": bytearray(b"yes")}, b"yes"), ({"opcode": 0}, None)])
-def test_a_frame_that_read_frame_has_changed_is_a_message_of_bytes_or_an_error(run, connect, log, change, answer):
+async def test_a_frame_that_read_frame_has_changed_is_a_message_of_bytes_or_an_error(connect, log, change, answer):
     class View(Recorder):
         async def read_frame(self):
             frame = await super().read_frame()
@@ -71,20 +65,17 @@ def test_a_frame_that_read_frame_has_changed_is_a_message_of_bytes_or_an_error(r
             assert type(message) is bytes
             await self.send(message)
 
-    async def scenario():
-        async with connect(View) as session:
-            session.peer.send("x")
-            if answer is None:
-                assert (await session.peer.closing())[0] == 1011
-            else:
-                assert await session.peer.message() == answer.decode()
-
-    run(scenario())
+    async with connect(View) as session:
+        session.peer.send("x")
+        if answer is None:
+            assert (await session.peer.closing())[0] == 1011
+        else:
+            assert await session.peer.message() == answer.decode()
     assert [type(entry.error) for entry in log()] == ([] if answer else [TypeError])
 
 
 @pytest.mark.parametrize("passes", [0, 1, 5])
-def test_messages_right_before_the_end_are_handled_before_on_close(run, connect, passes):
+async def test_messages_right_before_the_end_are_handled_before_on_close(connect, passes):
     """This holds for a slow reader, too."""
 
     class View(Recorder):
@@ -97,19 +88,16 @@ def test_messages_right_before_the_end_are_handled_before_on_close(run, connect,
         async def on_receive(self, message, opcode):
             self.events.append(message)
 
-    async def scenario():
-        async with connect(View) as session:
-            names = [str(i) for i in range(10)]
-            session.peer.send(*names, Frame(CLOSE, payload=b"\x03\xe8"))
-            assert await session.peer.closing() == (1000, "")
-            session.peer.leave()
-            await session.ended()
-            assert session.view.events == ["open", *(name.encode() for name in names), CLOSED]
-
-    run(scenario())
+    async with connect(View) as session:
+        names = [str(i) for i in range(10)]
+        session.peer.send(*names, Frame(CLOSE, payload=b"\x03\xe8"))
+        assert await session.peer.closing() == (1000, "")
+        session.peer.leave()
+        await session.ended()
+        assert session.view.events == ["open", *(name.encode() for name in names), CLOSED]
 
 
-def test_handlers_of_frames_that_are_pulled_wait_side_by_side(run, connect):
+async def test_handlers_of_frames_that_are_pulled_wait_side_by_side(connect):
     class View(Recorder):
         async def read_frame(self):
             return await super().read_frame()
@@ -122,15 +110,12 @@ def test_handlers_of_frames_that_are_pulled_wait_side_by_side(run, connect):
                 self.go_on.set()
             await self.send(message)
 
-    async def scenario():
-        async with connect(View) as session:
-            session.peer.send("wait", "go")
-            assert {await session.peer.message(), await session.peer.message()} == {"wait", "go"}
-
-    run(scenario())
+    async with connect(View) as session:
+        session.peer.send("wait", "go")
+        assert {await session.peer.message(), await session.peer.message()} == {"wait", "go"}
 
 
-def test_frames_that_are_not_pulled_are_not_read(run, connect):
+async def test_frames_that_are_not_pulled_are_not_read(connect):
     """The frames wait at the sender, and none is lost."""
 
     class View(Recorder):
@@ -144,37 +129,31 @@ def test_frames_that_are_not_pulled_are_not_read(run, connect):
         async def on_receive(self, message, opcode):
             await self.send(str(len(message)))
 
-    async def scenario():
-        async with connect(View) as session:
-            peer = session.peer
-            count = await peer.flood(peer.serialize("x" * 65_000))
-            session.view.may_read.set()
-            assert [await peer.message() for _ in range(count)] == ["65000"] * count
-
-    run(scenario())
+    async with connect(View) as session:
+        peer = session.peer
+        count = await peer.flood(peer.serialize("x" * 65_000))
+        session.view.may_read.set()
+        assert [await peer.message() for _ in range(count)] == ["65000"] * count
 
 
-def test_an_error_in_read_frame_closes_with_1011(run, connect, log):
+async def test_an_error_in_read_frame_closes_with_1011(connect, log):
     class View(Recorder):
         async def read_frame(self):
             await super().read_frame()
             raise ValueError("internal detail")
 
-    async def scenario():
-        async with connect(View) as session:
-            session.peer.send("x")
-            code, reason = await session.peer.closing()
-            assert code == 1011
-            assert "detail" not in reason
-            session.peer.leave()
-            await session.ended()
-            assert session.view.events == ["open", ("close", None)]
-
-    run(scenario())
+    async with connect(View) as session:
+        session.peer.send("x")
+        code, reason = await session.peer.closing()
+        assert code == 1011
+        assert "detail" not in reason
+        session.peer.leave()
+        await session.ended()
+        assert session.view.events == ["open", ("close", None)]
     assert len(log()) == 1
 
 
-def test_read_frame_raises_when_there_is_nothing_more(run, connect, log):
+async def test_read_frame_raises_when_there_is_nothing_more(connect, log):
     class View(Recorder):
         async def read_frame(self):
             try:
@@ -183,22 +162,19 @@ def test_read_frame_raises_when_there_is_nothing_more(run, connect, log):
                 self.events.append(error.code)
                 raise
 
-    async def scenario():
-        async with connect(View) as session:
-            session.peer.send("x")
-            assert await session.peer.message() == "x"
-            session.peer.leave()
-            await session.ended()
-            assert session.view.events == ["open", b"x", 1006, ("close", None)]
-
-    run(scenario())
+    async with connect(View) as session:
+        session.peer.send("x")
+        assert await session.peer.message() == "x"
+        session.peer.leave()
+        await session.ended()
+        assert session.view.events == ["open", b"x", 1006, ("close", None)]
     assert not log()
 
 
 # _receive_loop
 
 
-def test_a_receive_loop_of_the_views_own_replaces_on_receive(run, connect):
+async def test_a_receive_loop_of_the_views_own_replaces_on_receive(connect):
     class View(Recorder):
         async def _receive_loop(self):
             await self.on_open()
@@ -207,21 +183,18 @@ def test_a_receive_loop_of_the_views_own_replaces_on_receive(run, connect):
                 if frame.opcode in (TEXT, BINARY):
                     await self.send(b"loop: " + frame.payload)
 
-    async def scenario():
-        async with connect(View) as session:
-            peer = session.peer
-            peer.send("one", Frame(PING), "two")
-            replies = [await peer.frame() for _ in range(3)]
-            assert sorted(frame.payload for frame in replies) == [b"", b"loop: one", b"loop: two"]
-            peer.close()
-            assert await peer.closing() == (1000, "")
-            await session.ended()
-            assert session.view.events == ["open", CLOSED]
-
-    run(scenario())
+    async with connect(View) as session:
+        peer = session.peer
+        peer.send("one", Frame(PING), "two")
+        replies = [await peer.frame() for _ in range(3)]
+        assert sorted(frame.payload for frame in replies) == [b"", b"loop: one", b"loop: two"]
+        peer.close()
+        assert await peer.closing() == (1000, "")
+        await session.ended()
+        assert session.view.events == ["open", CLOSED]
 
 
-def test_a_receive_loop_may_enclose_the_usual_one(run, connect):
+async def test_a_receive_loop_may_enclose_the_usual_one(connect):
     class View(Recorder):
         async def _receive_loop(self):
             self.events.append("begin")
@@ -230,18 +203,15 @@ def test_a_receive_loop_may_enclose_the_usual_one(run, connect):
             finally:
                 self.events.append("end")
 
-    async def scenario():
-        async with connect(View) as session:
-            session.peer.send("one", "two")
-            assert [await session.peer.message(), await session.peer.message()] == ["one", "two"]
-            session.peer.close()
-            await session.ended()
-            assert session.view.events == ["begin", "open", b"one", b"two", "end", CLOSED]
-
-    run(scenario())
+    async with connect(View) as session:
+        session.peer.send("one", "two")
+        assert [await session.peer.message(), await session.peer.message()] == ["one", "two"]
+        session.peer.close()
+        await session.ended()
+        assert session.view.events == ["begin", "open", b"one", b"two", "end", CLOSED]
 
 
-def test_the_end_of_a_receive_loop_ends_the_connection(run, connect, log):
+async def test_the_end_of_a_receive_loop_ends_the_connection(connect, log):
     """No other code would read further messages."""
 
     class View(Recorder):
@@ -249,21 +219,18 @@ def test_the_end_of_a_receive_loop_ends_the_connection(run, connect, log):
             frame = await self.read_frame()
             await self.send(frame.payload)
 
-    async def scenario():
-        async with connect(View) as session:
-            session.peer.send("one", "two")
-            assert await session.peer.message() == "one"
-            assert await session.peer.closing() == (1000, "")
-            session.peer.close()
-            assert await session.peer.rest() == []
-            await session.ended()
-            assert session.view.events == [CLOSED]
-
-    run(scenario())
+    async with connect(View) as session:
+        session.peer.send("one", "two")
+        assert await session.peer.message() == "one"
+        assert await session.peer.closing() == (1000, "")
+        session.peer.close()
+        assert await session.peer.rest() == []
+        await session.ended()
+        assert session.view.events == [CLOSED]
     assert not log()
 
 
-def test_a_receive_loop_that_is_cancelled_ends_the_connection(run, connect, log):
+async def test_a_receive_loop_that_is_cancelled_ends_the_connection(connect, log):
     """The task of the loop is that of `on_open`."""
 
     class View(WebSocketView):
@@ -276,45 +243,36 @@ def test_a_receive_loop_that_is_cancelled_ends_the_connection(run, connect, log)
         async def on_receive(self, message, opcode):
             raise AssertionError("nobody reads")
 
-    async def scenario():
-        async with connect(View) as session:
-            session.peer.send("x")
-            assert await session.peer.closing() == (1000, "")
-            session.peer.close()
-            await session.ended()
-
-    run(scenario())
+    async with connect(View) as session:
+        session.peer.send("x")
+        assert await session.peer.closing() == (1000, "")
+        session.peer.close()
+        await session.ended()
     assert not log()
 
 
-def test_a_timeout_in_a_receive_loop_closes_with_1001(run, connect, log):
+async def test_a_timeout_in_a_receive_loop_closes_with_1001(connect, log):
     class View(Recorder):
         async def _receive_loop(self):
             while True:
                 await asyncio.wait_for(self.read_frame(), 0.05)
 
-    async def scenario():
-        async with connect(View) as session:
-            code, _ = await session.peer.closing()
-            assert code == 1001
-
-    run(scenario())
+    async with connect(View) as session:
+        code, _ = await session.peer.closing()
+        assert code == 1001
     assert not log()
 
 
-def test_messages_before_a_breach_reach_a_receive_loop_of_the_views_own(run, connect):
+async def test_messages_before_a_breach_reach_a_receive_loop_of_the_views_own(connect):
     class View(Recorder):
         async def _receive_loop(self):
             while True:
                 self.events.append((await self.read_frame()).payload)
 
-    async def scenario():
-        async with connect(View) as session:
-            session.peer.send("one")
-            session.peer.write(b"\x83\x80")
-            assert await session.peer.closing() == (1002, "reserved opcode")
-            session.peer.shut()
-            await session.ended()
-            assert session.view.events == [b"one", ("close", None)]
-
-    run(scenario())
+    async with connect(View) as session:
+        session.peer.send("one")
+        session.peer.write(b"\x83\x80")
+        assert await session.peer.closing() == (1002, "reserved opcode")
+        session.peer.shut()
+        await session.ended()
+        assert session.view.events == [b"one", ("close", None)]

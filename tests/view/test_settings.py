@@ -99,7 +99,7 @@ def test_a_wrong_value_is_refused_where_it_is_set_on_a_view(name, value):
     assert getattr(view, name) is getattr(WebSocketView, name)
 
 
-def test_a_hook_that_cannot_be_called_is_refused(run, serving, dial, log):
+async def test_a_hook_that_cannot_be_called_is_refused(serving, dial, log):
     """A hook is left out rather than set to None, which would fail later, with an error that does not name the hook."""
     words = r"^Chat\.on_receive is None, which cannot be called: define it as a method, or leave it out"
     with pytest.raises(TypeError, match=words):
@@ -110,7 +110,7 @@ def test_a_hook_that_cannot_be_called_is_refused(run, serving, dial, log):
 
     with pytest.raises(TypeError, match=r"^Chat\.on_close is 5, which"):
         Chat(HttpRequest()).on_close = 5
-    refused(run, serving, dial, Chat, lambda: setattr(Chat, "on_receive", None))
+    await refused(serving, dial, Chat, lambda: setattr(Chat, "on_receive", None))
     (entry,) = log()
     assert "Chat.on_receive is None" in entry.message
 
@@ -124,77 +124,69 @@ def test_a_wrong_value_of_a_mixin_is_refused_where_the_class_is_made():
 
 
 @pytest.mark.parametrize(("name", "value"), cases(RIGHT))
-def test_a_right_value_serves(run, connect, name, value):
+async def test_a_right_value_serves(connect, name, value):
     class View(Recorder):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
             setattr(self, name, value)
 
     setattr(View, name, value)
-
-    async def scenario():
-        async with connect(View) as session:
-            session.peer.close()
-            await session.ended()
-        assert session.view.events == ["open", ("close", b"\x03\xe8")]
-
-    run(scenario())
+    async with connect(View) as session:
+        session.peer.close()
+        await session.ended()
+    assert session.view.events == ["open", ("close", b"\x03\xe8")]
 
 
-def refused(run, serving, dial, view_class, change=lambda: None, **options):
+async def refused(serving, dial, view_class, change=lambda: None, **options):
     """After `change` a connection is refused with 500, without the reason."""
-
-    async def scenario():
-        async with serving(view_class) as server:
-            change()
-            async with dial(server, **options) as peer:
-                assert (await peer.head())[0] == 500
-                body = await peer.reader.read()
-                assert b"MAX" not in body and b"ORIGINS" not in body
-
-    run(scenario())
+    async with serving(view_class) as server:
+        change()
+        async with dial(server, **options) as peer:
+            assert (await peer.head())[0] == 500
+            body = await peer.reader.read()
+            assert b"MAX" not in body and b"ORIGINS" not in body
 
 
-def test_a_wrong_value_that_is_put_on_the_class_later_is_found_when_a_connection_opens(run, serving, dial, log):
+async def test_a_wrong_value_that_is_put_on_the_class_later_is_found_when_a_connection_opens(serving, dial, log):
     class View(Recorder):
         pass
 
-    refused(run, serving, dial, View, lambda: setattr(View, "MAX_CONCURRENT_MESSAGES", 0))
+    await refused(serving, dial, View, lambda: setattr(View, "MAX_CONCURRENT_MESSAGES", 0))
     (entry,) = log()
     assert entry.message.endswith(" /': View.MAX_CONCURRENT_MESSAGES is handlers at a time, 1 or more, not 0")
 
 
-def test_a_wrong_value_that_equals_the_right_one_before_it_is_found_too(run, serving, dial, log):
+async def test_a_wrong_value_that_equals_the_right_one_before_it_is_found_too(serving, dial, log):
     class View(Recorder):
         MAX_FRAME_SIZE = 1000
 
-    refused(run, serving, dial, View, lambda: setattr(View, "MAX_FRAME_SIZE", 1000.0))
+    await refused(serving, dial, View, lambda: setattr(View, "MAX_FRAME_SIZE", 1000.0))
     (entry,) = log()
     assert "View.MAX_FRAME_SIZE is bytes" in entry.message
 
 
-def test_a_wrong_value_in_a_list_is_found_when_a_connection_opens(run, serving, dial, log):
+async def test_a_wrong_value_in_a_list_is_found_when_a_connection_opens(serving, dial, log):
     class View(Recorder):
         ALLOWED_ORIGINS = ["https://example.org"]  # noqa: RUF012
 
     origin = {"Origin": "https://example.org"}
-    refused(run, serving, dial, View, lambda: View.ALLOWED_ORIGINS.append("example.net"), headers=origin)
+    await refused(serving, dial, View, lambda: View.ALLOWED_ORIGINS.append("example.net"), headers=origin)
     (entry,) = log()
     assert "'example.net'" in str(entry.error)
 
 
-def test_a_wrong_value_that_is_set_when_the_view_is_made_is_named_in_the_log(run, serving, dial, log):
+async def test_a_wrong_value_that_is_set_when_the_view_is_made_is_named_in_the_log(serving, dial, log):
     class View(Recorder):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
             self.MAX_FRAME_SIZE = "1MB"
 
-    refused(run, serving, dial, View)
+    await refused(serving, dial, View)
     (entry,) = log()
     assert "MAX_FRAME_SIZE" in str(entry.error)
 
 
-def test_a_setting_may_be_computed(run, serving, dial, connect, log):
+async def test_a_setting_may_be_computed(serving, dial, connect, log):
     """A property is checked for each connection."""
     limits = [1000]
 
@@ -203,18 +195,15 @@ def test_a_setting_may_be_computed(run, serving, dial, connect, log):
         def MAX_FRAME_SIZE(self):
             return limits[0]
 
-    async def scenario():
-        async with connect(View) as session:
-            session.peer.send("x" * 1001)
-            assert (await session.peer.closing())[0] == 1009
-
-    run(scenario())
-    refused(run, serving, dial, View, lambda: limits.insert(0, -1))
+    async with connect(View) as session:
+        session.peer.send("x" * 1001)
+        assert (await session.peer.closing())[0] == 1009
+    await refused(serving, dial, View, lambda: limits.insert(0, -1))
     (entry,) = log()
     assert "View.MAX_FRAME_SIZE is bytes" in entry.message
 
 
-def test_a_class_that_counts_its_connections_is_still_checked(run, connect):
+async def test_a_class_that_counts_its_connections_is_still_checked(connect):
     class View(Recorder):
         count = 0
 
@@ -222,18 +211,15 @@ def test_a_class_that_counts_its_connections_is_still_checked(run, connect):
             View.count += 1
             await super().on_open()
 
-    async def scenario():
-        for expected in (1, 2, 3):
-            async with connect(View) as session:
-                session.peer.close()
-                await session.ended()
-            assert session.view.count == expected
-            assert session.view.events == ["open", ("close", b"\x03\xe8")]
-
-    run(scenario())
+    for expected in (1, 2, 3):
+        async with connect(View) as session:
+            session.peer.close()
+            await session.ended()
+        assert session.view.count == expected
+        assert session.view.events == ["open", ("close", b"\x03\xe8")]
 
 
-def test_only_the_times_of_an_open_connection_may_change(run, connect):
+async def test_only_the_times_of_an_open_connection_may_change(connect):
     """Settings of the heartbeat and of the end may change; a change of any other would have no effect."""
 
     class View(WebSocketView):
@@ -247,19 +233,16 @@ def test_only_the_times_of_an_open_connection_may_change(run, connect):
             else:
                 await self.send("changed")
 
-    async def scenario():
-        changed = set()
-        async with connect(View) as session:
-            for name in [name for name in BY_NAME if hasattr(View, name)]:
-                session.peer.send(name)
-                if await session.peer.message() == "changed":
-                    changed.add(name)
-        assert changed == {"PING_INTERVAL", "PONG_TIMEOUT", "MAX_BACKOFF", "RECEIVE_TIMEOUT", "CLOSE_TIMEOUT"}
-
-    run(scenario())
+    changed = set()
+    async with connect(View) as session:
+        for name in [name for name in BY_NAME if hasattr(View, name)]:
+            session.peer.send(name)
+            if await session.peer.message() == "changed":
+                changed.add(name)
+    assert changed == {"PING_INTERVAL", "PONG_TIMEOUT", "MAX_BACKOFF", "RECEIVE_TIMEOUT", "CLOSE_TIMEOUT"}
 
 
-def test_on_handshake_may_change_what_is_used_after_it(run, connect):
+async def test_on_handshake_may_change_what_is_used_after_it(connect):
     """The subprotocol, for example, has been chosen: `handshake.subprotocol` is the way to change it."""
     names = [name for name in WATCHED if hasattr(WebSocketView, name)]
 
@@ -272,14 +255,11 @@ def test_on_handshake_may_change_what_is_used_after_it(run, connect):
                     assert str(error).startswith(f"View.{name} is fixed once on_handshake is called")
                     fixed.append(name)
 
-    async def scenario():
-        async with connect(View):
-            pass
-        settings = {"ALLOWED_ORIGINS", "COMPRESSION", "EXTENSIONS", "HANDSHAKE_TIMEOUT", "SUBPROTOCOLS"}
-        assert {*fixed} == settings | {"initiate_upgrade_to_ws", "on_handshake", "run", "run_forever"}
-
     fixed = []
-    run(scenario())
+    async with connect(View):
+        pass
+    settings = {"ALLOWED_ORIGINS", "COMPRESSION", "EXTENSIONS", "HANDSHAKE_TIMEOUT", "SUBPROTOCOLS"}
+    assert {*fixed} == settings | {"initiate_upgrade_to_ws", "on_handshake", "run", "run_forever"}
 
 
 def test_attributes_are_set_and_deleted_as_ever():

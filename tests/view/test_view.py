@@ -19,22 +19,19 @@ from ..support.views import OpcodeRecorder as Recorder
 pytestmark = pytest.mark.in_memory
 
 
-def test_hooks_are_called_in_order(run, connect):
-    async def scenario():
-        async with connect(Recorder) as session:
-            peer = session.peer
-            peer.send("one", b"two")
-            assert [await peer.message(), await peer.message()] == ["one", b"two"]
-            peer.close(4000, "bye")
-            assert await peer.closing() == (4000, "")
-            assert await peer.rest() == []
-            assert await session.ended() is None
-            assert session.view.events == ["open", ("TEXT", b"one"), ("BINARY", b"two"), b"\x0f\xa0bye"]
-
-    run(scenario())
+async def test_hooks_are_called_in_order(connect):
+    async with connect(Recorder) as session:
+        peer = session.peer
+        peer.send("one", b"two")
+        assert [await peer.message(), await peer.message()] == ["one", b"two"]
+        peer.close(4000, "bye")
+        assert await peer.closing() == (4000, "")
+        assert await peer.rest() == []
+        assert await session.ended() is None
+        assert session.view.events == ["open", ("TEXT", b"one"), ("BINARY", b"two"), b"\x0f\xa0bye"]
 
 
-def test_on_receive_gets_bytes_and_the_opcode(run, connect):
+async def test_on_receive_gets_bytes_and_the_opcode(connect):
     class View(WebSocketView):
         async def on_receive(self, *args, **kwargs):
             message, opcode = args
@@ -43,42 +40,31 @@ def test_on_receive_gets_bytes_and_the_opcode(run, connect):
             assert not kwargs
             await self.send(f"{opcode!r} {len(message)}")
 
-    async def scenario():
-        async with connect(View) as session:
-            session.peer.send("", b"", "x" * 100_000, b"x" * 100_000)
-            replies = [await session.peer.message() for _ in range(4)]
-            assert replies == [f"{opcode!r} {size}" for size in (0, 100_000) for opcode in (OpCode.TEXT, OpCode.BINARY)]
-
-    run(scenario())
+    async with connect(View) as session:
+        session.peer.send("", b"", "x" * 100_000, b"x" * 100_000)
+        replies = [await session.peer.message() for _ in range(4)]
+        assert replies == [f"{opcode!r} {size}" for size in (0, 100_000) for opcode in (OpCode.TEXT, OpCode.BINARY)]
 
 
-def test_fragments_are_delivered_as_one_message(run, connect):
-    async def scenario():
-        async with connect(Recorder) as session:
-            session.peer.send(
-                Frame(OpCode.TEXT, False, b"Hel"), Frame(OpCode.PING, payload=b"?"), Frame(0, payload=b"lo")
-            )
-            frames = [await session.peer.frame(), await session.peer.frame()]
-            assert {(frame.opcode, frame.payload) for frame in frames} == {(OpCode.PONG, b"?"), (OpCode.TEXT, b"Hello")}
-            assert session.view.events == ["open", ("TEXT", b"Hello")]
-
-    run(scenario())
+async def test_fragments_are_delivered_as_one_message(connect):
+    async with connect(Recorder) as session:
+        session.peer.send(Frame(OpCode.TEXT, False, b"Hel"), Frame(OpCode.PING, payload=b"?"), Frame(0, payload=b"lo"))
+        frames = [await session.peer.frame(), await session.peer.frame()]
+        assert {(frame.opcode, frame.payload) for frame in frames} == {(OpCode.PONG, b"?"), (OpCode.TEXT, b"Hello")}
+        assert session.view.events == ["open", ("TEXT", b"Hello")]
 
 
-def test_on_open_and_on_close_may_be_left_out(run, connect):
+async def test_on_open_and_on_close_may_be_left_out(connect):
     class View(WebSocketView):
         async def on_receive(self, message, opcode):
             await self.send("got it")
 
-    async def scenario():
-        async with connect(View) as session:
-            session.peer.send("x")
-            assert await session.peer.message() == "got it"
-
-    run(scenario())
+    async with connect(View) as session:
+        session.peer.send("x")
+        assert await session.peer.message() == "got it"
 
 
-def test_a_handler_may_be_a_function_that_gives_an_awaitable(run, connect):
+async def test_a_handler_may_be_a_function_that_gives_an_awaitable(connect):
     class Custom:
         def __await__(self):
             yield from asyncio.sleep(0).__await__()
@@ -104,15 +90,12 @@ def test_a_handler_may_be_a_function_that_gives_an_awaitable(run, connect):
             }
             return awaitables[message]()
 
-    async def scenario():
-        async with connect(View) as session:
-            session.peer.send("plain", "generator", "custom", "gathered", "coroutine", "task", "send", "custom", "send")
-            assert {await session.peer.message() for _ in range(3)} == {"one", "sent"}
-
-    run(scenario())
+    async with connect(View) as session:
+        session.peer.send("plain", "generator", "custom", "gathered", "coroutine", "task", "send", "custom", "send")
+        assert {await session.peer.message() for _ in range(3)} == {"one", "sent"}
 
 
-def test_a_view_and_a_client_may_have_a_metaclass(run):
+async def test_a_view_and_a_client_may_have_a_metaclass():
     class View(WebSocketView, ABC):
         async def on_receive(self, message, opcode):
             await self.send(message)
@@ -120,32 +103,25 @@ def test_a_view_and_a_client_may_have_a_metaclass(run):
     class Client(WebSocketClient, ABC):
         pass
 
-    async def scenario():
-        async with in_memory(View) as ws:
-            await ws.send("hello")
-            assert await ws.recv() == "hello"
-        with pytest.raises(ConnectionError):
-            await Client("ws://127.0.0.1:1").open()
-
-    run(scenario())
+    async with in_memory(View) as ws:
+        await ws.send("hello")
+        assert await ws.recv() == "hello"
+    with pytest.raises(ConnectionError):
+        await Client("ws://127.0.0.1:1").open()
 
 
 @pytest.mark.parametrize("hook", ["on_open", "on_receive"])
-def test_a_plain_function_as_hook_is_an_error(run, connect, log, hook):
+async def test_a_plain_function_as_hook_is_an_error(connect, log, hook):
     View = type("View", (WebSocketView,), {hook: lambda self, *args: None})
-
-    async def scenario():
-        async with connect(View) as session:
-            session.peer.send("x")
-            assert (await session.peer.closing())[0] == 1011
-
-    run(scenario())
+    async with connect(View) as session:
+        session.peer.send("x")
+        assert (await session.peer.closing())[0] == 1011
     (entry,) = log()
     assert isinstance(entry.error, TypeError)
     assert "async def" in str(entry.error)
 
 
-def test_no_message_is_handled_before_on_open_has_ended(run, connect):
+async def test_no_message_is_handled_before_on_open_has_ended(connect):
     class View(Recorder):
         async def on_open(self):
             self.may_go_on = asyncio.Event()
@@ -155,42 +131,33 @@ def test_no_message_is_handled_before_on_open_has_ended(run, connect):
             await asyncio.sleep(0)
             self.events.append("opened")
 
-    async def scenario():
-        async with connect(View) as session:
-            view = session.view
-            await view.opening.wait()
-            # The answer to the ping, in one piece with them, shows that the messages have come.
-            session.peer.send(*map(str, range(50)), Frame(OpCode.PING))
-            assert (await session.peer.frame()).opcode == OpCode.PONG
-            assert view.events == []
-            view.may_go_on.set()
-            assert [await session.peer.message() for _ in range(50)] == [str(i) for i in range(50)]
-            assert view.events == ["opened", *(("TEXT", b"%d" % i) for i in range(50))]
-
-    run(scenario())
+    async with connect(View) as session:
+        view = session.view
+        await view.opening.wait()
+        # The answer to the ping, in one piece with them, shows that the messages have come.
+        session.peer.send(*map(str, range(50)), Frame(OpCode.PING))
+        assert (await session.peer.frame()).opcode == OpCode.PONG
+        assert view.events == []
+        view.may_go_on.set()
+        assert [await session.peer.message() for _ in range(50)] == [str(i) for i in range(50)]
+        assert view.events == ["opened", *(("TEXT", b"%d" % i) for i in range(50))]
 
 
-def test_on_open_may_send_and_wait_for_messages_to_be_sent(run, connect):
+async def test_on_open_may_send_and_wait_for_messages_to_be_sent(connect):
     class View(Recorder):
         async def on_open(self):
             for i in range(3):
                 await self.send(str(i))
 
-    async def scenario():
-        async with connect(View) as session:
-            assert [await session.peer.message() for _ in range(3)] == ["0", "1", "2"]
-
-    run(scenario())
+    async with connect(View) as session:
+        assert [await session.peer.message() for _ in range(3)] == ["0", "1", "2"]
 
 
-def test_a_view_works_in_the_debug_mode_of_asyncio(run, connect):
-    async def scenario():
-        asyncio.get_running_loop().set_debug(True)
-        async with connect(Recorder) as session:
-            session.peer.send(*["x"] * 100)
-            assert [await session.peer.message() for _ in range(100)] == ["x"] * 100
-
-    run(scenario())
+async def test_a_view_works_in_the_debug_mode_of_asyncio(connect):
+    asyncio.get_running_loop().set_debug(True)
+    async with connect(Recorder) as session:
+        session.peer.send(*["x"] * 100)
+        assert [await session.peer.message() for _ in range(100)] == ["x"] * 100
 
 
 # Isolation
@@ -199,7 +166,7 @@ def test_a_view_works_in_the_debug_mode_of_asyncio(run, connect):
 variable = contextvars.ContextVar("variable", default=None)
 
 
-def test_connections_share_no_context(run, serving, dial):
+async def test_connections_share_no_context(serving, dial):
     """A context variable that a hook sets is invisible to other connections, and to later ones."""
 
     class View(WebSocketView):
@@ -213,71 +180,59 @@ def test_connections_share_no_context(run, serving, dial):
             await asyncio.sleep(0)
             await self.send(str(variable.get() == id(self)))
 
-    async def scenario():
-        async with serving(View) as server:
-            for _ in range(2):
-                async with dial(server) as one, dial(server) as two:
-                    for peer in (one, two):
-                        await peer.head()
-                    for peer in (one, two, one, two):
-                        peer.send("x")
-                        assert await peer.message() == "True"
-                    for _ in range(2):
-                        view, _ = server.views.get_nowait()
-                        assert set(view.seen) <= {None, id(view)}
-
-    run(scenario())
-
-
-def test_views_share_no_state(run, serving, dial):
-    async def scenario():
-        async with serving(Recorder) as server, dial(server) as one, dial(server) as two:
-            for peer in (one, two):
-                await peer.head()
-            one.send("to one")
-            two.send("to two")
-            assert await one.message() == "to one"
-            assert await two.message() == "to two"
-            views = [server.views.get_nowait()[0] for _ in range(2)]
-            assert sorted(view.events[1] for view in views) == [("TEXT", b"to one"), ("TEXT", b"to two")]
-            assert views[0].extensions == views[1].extensions == ()  # which is immutable
-
-    run(scenario())
-
-
-def test_an_ended_connection_leaves_nothing(run, serving, dial):
-    async def scenario():
-        left = []
-        async with serving(Recorder) as server:
-            for end in ("close", "leave"):
-                async with dial(server) as peer:
-                    view, ended = await server.views.get()
+    async with serving(View) as server:
+        for _ in range(2):
+            async with dial(server) as one, dial(server) as two:
+                for peer in (one, two):
                     await peer.head()
-                    peer.send("x", b"y")
-                    assert [await peer.message(), await peer.message()] == ["x", b"y"]
-                    getattr(peer, end)()
-                    await ended
-                    left.append(weakref.ref(view))
-                    del view, ended
-            assert not server._work.views
-            gc.collect()
-            assert [ref() for ref in left] == [None, None]
+                for peer in (one, two, one, two):
+                    peer.send("x")
+                    assert await peer.message() == "True"
+                for _ in range(2):
+                    view, _ = server.views.get_nowait()
+                    assert set(view.seen) <= {None, id(view)}
 
-    run(scenario())
+
+async def test_views_share_no_state(serving, dial):
+    async with serving(Recorder) as server, dial(server) as one, dial(server) as two:
+        for peer in (one, two):
+            await peer.head()
+        one.send("to one")
+        two.send("to two")
+        assert await one.message() == "to one"
+        assert await two.message() == "to two"
+        views = [server.views.get_nowait()[0] for _ in range(2)]
+        assert sorted(view.events[1] for view in views) == [("TEXT", b"to one"), ("TEXT", b"to two")]
+        assert views[0].extensions == views[1].extensions == ()  # which is immutable
+
+
+async def test_an_ended_connection_leaves_nothing(serving, dial):
+    left = []
+    async with serving(Recorder) as server:
+        for end in ("close", "leave"):
+            async with dial(server) as peer:
+                view, ended = await server.views.get()
+                await peer.head()
+                peer.send("x", b"y")
+                assert [await peer.message(), await peer.message()] == ["x", b"y"]
+                getattr(peer, end)()
+                await ended
+                left.append(weakref.ref(view))
+                del view, ended
+        assert not server._work.views
+        gc.collect()
+        assert [ref() for ref in left] == [None, None]
 
 
 # The log
 
 
-def test_a_connection_is_logged_from_open_to_close(run, connect, caplog):
-    async def scenario():
-        async with connect(Recorder) as session:
-            session.peer.close(4000, "bye\x1b[31m\n!")
-            await session.peer.closing()
-            await session.ended()
-
-    with caplog.at_level("INFO", "duck.contrib.websockets"):
-        run(scenario())
+async def test_a_connection_is_logged_from_open_to_close(connect, caplog):
+    caplog.set_level("INFO", "duck.contrib.websockets")
+    async with connect(Recorder) as session:
+        session.peer.close(4000, "bye\x1b[31m\n!")
+        await session.peer.closing()
+        await session.ended()
     opened, closed = [record.getMessage() for record in caplog.records if record.name == "duck.contrib.websockets"]
     assert "/ [WebSocket] [OPEN]" in opened
     assert "/ [WebSocket] [CLOSE] 4000 bye\\x1b[31m\\x0a!" in closed
@@ -336,14 +291,11 @@ def test_a_class_may_use_the_name_state_for_itself():
         assert repr(ws.view) == "<Door testclient:50000 / OPEN>"
 
 
-def test_a_breach_is_logged_with_its_reason(run, connect, caplog):
-    async def scenario():
-        async with connect(Recorder) as session:
-            session.peer.write(b"\x83\x80")
-            await session.peer.closing()
-
-    with caplog.at_level("INFO", "duck.contrib.websockets"):
-        run(scenario())
+async def test_a_breach_is_logged_with_its_reason(connect, caplog):
+    caplog.set_level("INFO", "duck.contrib.websockets")
+    async with connect(Recorder) as session:
+        session.peer.write(b"\x83\x80")
+        await session.peer.closing()
     assert "[CLOSE] 1002 reserved opcode" in caplog.records[-1].getMessage()
 
 
@@ -361,16 +313,13 @@ def test_a_view_that_is_not_connected_sends_nothing_and_may_be_closed():
     view.send_close()  # there is nothing to close
 
 
-def test_read_frame_is_an_error_in_a_view_with_on_receive(run, connect):
+async def test_read_frame_is_an_error_in_a_view_with_on_receive(connect):
     class View(Recorder):
         async def on_receive(self, message, opcode):
             with pytest.raises(RuntimeError, match="messages go to on_receive"):
                 await self.read_frame()
             await self.send("refused")
 
-    async def scenario():
-        async with connect(View) as session:
-            session.peer.send("x")
-            assert await session.peer.message() == "refused"
-
-    run(scenario())
+    async with connect(View) as session:
+        session.peer.send("x")
+        assert await session.peer.message() == "refused"
