@@ -127,6 +127,38 @@ async def test_the_application_runs_in_its_task_and_its_context(serving_asgi, di
     assert variable.get() is None
 
 
+async def test_a_message_resumes_the_application_once(serving_asgi, dial):
+    """A second wake-up would cost as much as the message itself."""
+    waits = []
+
+    class Counted:
+        """Awaits an awaitable, and counts its waits."""
+
+        def __init__(self, awaitable):
+            self.awaitable = awaitable
+
+        def __await__(self):
+            waits.append(0)
+            for future in self.awaitable.__await__():
+                waits[-1] += 1
+                yield future
+
+    async def app(scope, receive, send):
+        await receive()
+        await send(ACCEPT)
+        for _ in range(3):
+            await send({"type": "websocket.send", "text": "ready"})
+            await Counted(receive())
+
+    async with serving_asgi(app) as server, dial(server) as peer:
+        await peer.head()
+        for _ in range(3):
+            assert await peer.message() == "ready"
+            peer.send("a message")
+        assert await peer.closing() == (1000, "")
+    assert waits == [1, 1, 1]
+
+
 async def test_receive_may_be_given_up_and_called_again(serving_asgi, dial):
     """`asyncio.wait_for` and the groups of other libraries do so; no message is lost."""
     received = []

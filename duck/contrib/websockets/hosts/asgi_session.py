@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from ..codec import Counters
 from ..exceptions import ConnectionClosed
 from ..extensions import Extension
-from ..opcodes import CloseCode, OpCode
+from ..opcodes import CloseCode
 from ..protocol.heartbeat import Heartbeat
 from ..protocol.inbox import Inbox
 from ..protocol.protocol import ConnectionProtocol
@@ -182,21 +182,15 @@ class Session:
 
     async def receive(self) -> Event:
         """Returns the next event; after the last one, `websocket.disconnect` each time."""
-        inbox = self.inbox
-        while not inbox.messages or (message := inbox.take()) is None:
-            if inbox.messages:
-                await inbox.ready()
-            elif self._connect:
-                self._connect = False
-                return {"type": "websocket.connect"}
-            elif self._disconnect is not None:
-                return dict(self._disconnect)
-            else:
-                await inbox.wait()
-        opcode, payload = message
-        if opcode == OpCode.TEXT:
-            return {"type": "websocket.receive", "text": payload.decode()}
-        return {"type": "websocket.receive", "bytes": payload}
+        if self._connect:
+            self._connect = False
+            return {"type": "websocket.connect"}
+        try:
+            message = await self.inbox.next()
+        except ConnectionClosed:
+            assert self._disconnect is not None
+            return dict(self._disconnect)
+        return {"type": "websocket.receive", "text" if isinstance(message, str) else "bytes": message}
 
     async def send(self, event: Event) -> None:
         """Handles an event of the application.
@@ -315,7 +309,7 @@ class Session:
             if connection.received_close is not None or connection.close_reason:
                 event["reason"] = connection.close_reason
         self._disconnect = event
-        self.inbox.wake()
+        self.inbox.end()
 
     def lost(self) -> None:
         """Handles the loss of the connection."""
