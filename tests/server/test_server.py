@@ -121,9 +121,9 @@ async def test_sockets_that_cannot_listen_are_an_error_and_closed():
     assert good.fileno() == bad.fileno() == -1
 
 
-async def test_an_address_in_use_is_an_error():
+async def test_the_error_of_an_address_in_use_names_it():
     async with serve(Page, port=0) as server:
-        with pytest.raises(OSError) as caught:
+        with pytest.raises(OSError, match=f"'127.0.0.1:{server.port}'$") as caught:
             async with serve(Page, port=server.port):
                 pass
         assert caught.value.errno == errno.EADDRINUSE
@@ -232,6 +232,14 @@ def test_the_unix_socket_of_a_server_that_hangs_is_in_use(tmp_path):
         with pytest.raises(OSError) as caught:
             UnixListener(place)
     assert caught.value.errno == errno.EADDRINUSE
+
+
+@needs_unix_sockets
+async def test_the_error_of_a_unix_socket_without_a_folder_names_its_path(tmp_path):
+    place = str(tmp_path / "absent" / "duck.sock")
+    with pytest.raises(FileNotFoundError, match=f"'{place}'$"):
+        async with serve(Page, uds=place):
+            pass
 
 
 @needs_unix_sockets

@@ -88,8 +88,10 @@ def _bind(family: int, address: Any, shared: bool = False) -> socket.socket:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(address)
-    except OSError:
+    except OSError as error:
         sock.close()
+        host, port = address[:2]
+        error.filename = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"  # the message ends with it
         raise
     return sock
 
@@ -141,8 +143,9 @@ class UnixListener:
             os.chmod(path, replaced if mode is None else mode)
             # At once, and not when a worker serves: until then another server would take the socket for a stale one.
             self.socket.listen(BACKLOG)
-        except OSError:
+        except OSError as error:
             self.socket.close()
+            error.filename = path
             raise
         self._identity = _identity(path)
 
