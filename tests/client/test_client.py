@@ -81,6 +81,8 @@ async def test_every_kind_of_message_goes_both_ways(serving):
     [
         ({"timeout": 5}, "'timeout' is not an option of a client: use open_timeout"),
         ({"extra_headers": {}}, "use headers"),
+        ({"header": {}}, "'header' is not an option of a client: use headers"),
+        ({"subprotocol": ["v1"]}, "use subprotocols"),
         ({"nonsense": 1}, "see duck.contrib.websockets.client.Options"),
         ({"open_timeout": "5"}, "OPEN_TIMEOUT is a number of seconds, or None for no limit, not '5'"),
         ({"open_timeout": True}, "OPEN_TIMEOUT is a number of seconds, or None for no limit, not True"),

@@ -70,6 +70,8 @@ def test_a_parameter_of_the_view_among_the_options_is_refused_with_advice():
         connect(Echo, name="tea")
     with pytest.raises(TypeError, match="use headers"), connect(Echo, extra_headers={}):
         pass
+    with pytest.raises(TypeError, match="use subprotocols"):
+        connect(Echo, subprotocol="v1")
 
 
 @pytest.mark.parametrize(("name", "ours"), [("receive_json", "recv_json"), ("send_to", "send")])

@@ -1,16 +1,17 @@
 """The options of all clients."""
 
 import ssl as tls
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from socket import socket
 from typing import Literal, TypedDict
 
 from ..compression import Compression
 from ..metrics import Metrics
 from ..sansio.negotiation import ClientOffer
-from .route import Headers
 
-__all__ = ["ATTRIBUTES", "Options"]
+__all__ = ["ATTRIBUTES", "Headers", "Options", "advice_on"]
+
+Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 
 ATTRIBUTES = {
     "close_timeout": "CLOSE_TIMEOUT",
@@ -92,3 +93,35 @@ class Options(TypedDict, total=False):
     write_limit: int
     slow_consumer: Literal["wait", "drop", "close"]
     metrics: Metrics | None
+
+
+_ELSEWHERE = {
+    "additional_headers": "use headers",
+    "auth": "put user and password into the URL, or use headers",
+    "compress": "use compression",
+    "extra_headers": "use headers",
+    "heartbeat": "use ping_interval",
+    "max_message_size": "use max_size",
+    "max_msg_size": "use max_size",
+    "max_queue": "use max_waiting_messages",
+    "params": "put the query into the URL",
+    "ping_timeout": "use pong_timeout",
+    "process_exception": "use reconnect=Reconnect(is_final=...)",
+    "protocols": "use subprotocols",
+    "ssl_context": "use ssl",
+    "timeout": "use open_timeout, or the timeout of recv",
+    "user_agent_header": "use user_agent",
+    "verify": "use ssl=False to accept any certificate",
+    "verify_ssl": "use ssl=False to accept any certificate",
+}
+"""Names of options in other libraries, each with advice."""
+
+_ALIKE = 0.87  # as for the settings of a view
+
+
+def advice_on(name: str) -> str | None:
+    """Returns what to write in place of an option that is misspelt or that another library has, or None."""
+    import difflib  # most programs do not need it
+
+    close = difflib.get_close_matches(name, Options.__annotations__, 1, _ALIKE)
+    return f"use {close[0]}" if close else _ELSEWHERE.get(name)

@@ -7,13 +7,12 @@ from types import NoneType
 from typing import Any
 
 from .address import Address
+from .options import Headers, advice_on
 
-__all__ = ["ELSEWHERE", "Headers", "Route", "pairs_of"]
+__all__ = ["Route", "pairs_of"]
 
 # Fields for the host of the user's URL alone.
 _PERSONAL = frozenset({"authorization", "cookie", "host", "proxy-authorization"})
-
-Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 
 
 def pairs_of(headers: Headers) -> tuple[tuple[str, str], ...]:
@@ -76,27 +75,6 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
 }
 """The options of a route, and for each a function that checks a value, and returns it as the route keeps it."""
 
-ELSEWHERE = {
-    "additional_headers": "use headers",
-    "auth": "put user and password into the URL, or use headers",
-    "compress": "use compression",
-    "extra_headers": "use headers",
-    "heartbeat": "use ping_interval",
-    "max_message_size": "use max_size",
-    "max_msg_size": "use max_size",
-    "max_queue": "use max_waiting_messages",
-    "params": "put the query into the URL",
-    "ping_timeout": "use pong_timeout",
-    "process_exception": "use reconnect=Reconnect(is_final=...)",
-    "protocols": "use subprotocols",
-    "ssl_context": "use ssl",
-    "timeout": "use open_timeout, or the timeout of recv",
-    "user_agent_header": "use user_agent",
-    "verify": "use ssl=False to accept any certificate",
-    "verify_ssl": "use ssl=False to accept any certificate",
-}
-"""Names of options in other libraries, each with advice."""
-
 
 class Route:
     """The way to a server; `Options` explains each attribute. It does not change.
@@ -123,7 +101,7 @@ class Route:
     def __init__(self, options: Mapping[str, Any]) -> None:
         for name, value in options.items():
             if name not in _CHECKS:
-                advice = ELSEWHERE.get(name, "see duck.contrib.websockets.client.Options")
+                advice = advice_on(name) or "see duck.contrib.websockets.client.Options"
                 raise TypeError(f"{name!r} is not an option of a client: {advice}")
             setattr(self, name, _CHECKS[name](value))
         if len(options) > 1:

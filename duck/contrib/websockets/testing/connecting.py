@@ -6,8 +6,7 @@ from types import TracebackType
 from typing import Any, Unpack
 
 from ..client.connecting import Connecting
-from ..client.options import Options
-from ..client.route import ELSEWHERE
+from ..client.options import Options, advice_on
 from ..exceptions import HandshakeRefused
 from .blocking import RUNNERS, Blocking, LoopFactory, Turns
 from .connection import TestConnection
@@ -65,8 +64,8 @@ class connect(Connecting[TestConnection]):
         **options: Unpack[Options],
     ) -> None:
         for name in options:
-            if name not in Options.__annotations__ and name not in ELSEWHERE:
-                advice = f"a parameter of the view is an item of kwargs={{{name!r}: ...}}"
+            if name not in Options.__annotations__:
+                advice = advice_on(name) or f"a parameter of the view is an item of kwargs={{{name!r}: ...}}"
                 raise TypeError(f"{name!r} is not an option of connect: {advice}")
         self._loop_factory = loop_factory
         self._make_connection: Callable[[], TestConnection] = lambda: TestConnection(
