@@ -18,7 +18,7 @@ MODULES = (
     "duck.views",
 )
 INTERNAL = {  # for other modules of ours
-    f"{PACKAGE}.client": {"ClientOffer", "is_final"},
+    f"{PACKAGE}.client": {"ClientOffer"},
     f"{PACKAGE}.extensions": {"Inflating"},
     f"{PACKAGE}.logging": {
         "cut",

@@ -46,7 +46,7 @@ _BETWEEN_LOOKS = 0.1  # seconds
 
 
 def is_final(error: Exception) -> bool:
-    """Whether an error makes another attempt useless; see `Reconnect`."""
+    """Whether an error makes another attempt useless: the default of `Reconnect`, for a decision that extends it."""
     if isinstance(error, ConnectionClosed):
         return error.code in _FINAL
     if isinstance(error, HandshakeRefused):
