@@ -441,3 +441,14 @@ async def test_ctrl_c_ends_a_wait_and_closes_the_connection(serving):
         await end
         assert errors.endswith(b"\nKeyboardInterrupt\n")
         assert (view.close_code, process.returncode) == (CloseCode.GOING_AWAY, -signal.SIGINT)
+
+
+def test_greenlets_in_place_of_threads_are_refused(monkeypatch):
+    """gevent and eventlet run the threads that Python code starts in the thread of their caller."""
+    monkeypatch.setattr(threading, "get_native_id", lambda: 1)
+    with (
+        pytest.raises(RuntimeError, match=r"gevent or eventlet runs all threads in one.*threadpool"),
+        connect("ws://127.0.0.1:1"),
+    ):
+        pass
+    assert "duck-client" not in {thread.name for thread in threading.enumerate()}

@@ -40,6 +40,7 @@ class LoopThread:
     """The event loop of the connection of one `with` block, in a thread of its own."""
 
     def __init__(self) -> None:
+        check_blocking()
         # Orders calls and the end. A signal handler may call a method while another call has the lock.
         self._lock = threading.RLock()
         self._has_ended = False
@@ -48,6 +49,7 @@ class LoopThread:
         # A daemon: a block that is never left must not keep a program alive.
         self._thread = threading.Thread(target=self._run, name="duck-client", daemon=True)
         self._process = os.getpid()
+        self._caller = threading.get_native_id()
         try:
             self._thread.start()
         except RuntimeError:  # the process has as many threads as it may have
@@ -56,8 +58,17 @@ class LoopThread:
         except BaseException:  # such as KeyboardInterrupt; the thread may have started
             self._loop.call_soon_threadsafe(self._loop.stop)
             raise
+        if self._thread.native_id == self._caller:
+            self._thread.join()
+            self._loop.close()
+            raise RuntimeError(
+                "gevent or eventlet runs all threads in one: use async with connect(...) in a coroutine, and pass that "
+                "to gevent.get_hub().threadpool.apply(asyncio.run, [coroutine])"
+            )
 
     def _run(self) -> None:
+        if threading.get_native_id() == self._caller:  # a greenlet: other loops may run in this thread
+            return
         with self._runner:
             self._loop.run_forever()
         shared(self._loop).buffer = None  # a closed loop is in a cycle, and is freed by a garbage collection only
