@@ -75,7 +75,7 @@ async def test_a_server_that_cannot_send_responses_closes():
     server = Events()
     server.scope["headers"].append((b"origin", b"http://example.org"))
     await Echo.as_asgi()(server.scope, server.events.get, server.send)
-    assert server.sent == [{"type": "websocket.close"}]
+    assert server.sent == [{"type": "websocket.close", "code": 1000}]
 
 
 @pytest.mark.parametrize("fails", ["receive", "send"])

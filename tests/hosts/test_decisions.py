@@ -430,4 +430,4 @@ async def test_a_server_without_the_denial_extension_answers_403():
 
     scope = {"type": "websocket", "path": "/", "headers": [(b"host", b"test")]}
     await Application(View, {})(scope, events.get, send)
-    assert sent == [{"type": "websocket.close"}]
+    assert sent == [{"type": "websocket.close", "code": 1000}]

@@ -200,7 +200,8 @@ def _takes_headers(scope: Scope) -> bool:
 def denial(scope: Scope, error: HandshakeError) -> list[Event]:
     """Returns the events of a response other than 101; 403 for a server that does not support them."""
     if "websocket.http.response" not in (scope.get("extensions") or {}):
-        return [{"type": "websocket.close"}]
+        # The code has no meaning before the acceptance, and may be left out; the tests of httpx-ws fail without it.
+        return [{"type": "websocket.close", "code": CloseCode.NORMAL_CLOSURE}]
     headers = [_encoded(field) for field in handshake.refusal_fields(error) if field[0].lower() not in _FRAMING]
     body = b"" if error.status in handshake.BODILESS else error.body
     return [
