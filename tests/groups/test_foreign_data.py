@@ -41,7 +41,7 @@ async def test_a_foreign_message_on_a_channel_is_logged_and_no_group_is_deaf(sha
         await rooms.publish(name, "hello")
         await until(lambda sink=sink: sink.messages)
     assert here.messages == there.messages == ["hello"]
-    assert ["does something else publish there?" in entry.message for entry in log()] == [True]
+    assert ["needs another prefix" in entry.message for entry in log()] == [True]
     await rooms.close()
 
 

@@ -252,7 +252,8 @@ class _RedisConnection:
                 return
             message = self._message(data)
         except ValueError as error:
-            logger.error("%r at Redis: %s: does something else publish there?", channel, error)
+            advice = "another application, or Groups with another history, needs another prefix"
+            logger.error("%r at Redis: %s: %s", channel, error, advice)
             return
         try:
             self._handler.received(self._broker.group(channel), message)
