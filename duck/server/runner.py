@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from duck.contrib.websockets import CloseCode
-from duck.stdio import announce, prepare_standard_files
+from duck.stdio import prepare_standard_files
 from duck.views import View
 
 from .application.lifespan import Lifespan
@@ -19,6 +19,7 @@ from .limits import Limits, check_whole
 from .options import Options
 from .process.deadline import Deadline
 from .process.loops import loop_factory
+from .process.ready import announce_ready
 from .process.signals import call_in_loop, on_hangup, on_signals
 from .process.systemd import notify, notify_reloading
 from .process.until_stopped import Stop, serve_until_stopped
@@ -125,12 +126,7 @@ def run_target(
     def ready(server: Server) -> Iterator[None]:
         nonlocal serving
         serving = server
-        for address in server.addresses:
-            announce(f"listening on {address}")
-        address, page = server.addresses[0], server.routes.first_page
-        if page is not None and address.startswith(("ws://", "wss://")):
-            announce(f"open http{address.removeprefix('ws')}{page} in a browser")
-        notify("READY=1")
+        announce_ready(server.addresses, server.routes.first_page)
         yield
         serving = None
         notify("STOPPING=1")

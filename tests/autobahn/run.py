@@ -196,7 +196,7 @@ def run(python: Path, cases: list[str], port: int, folder: Path) -> dict[str, Ca
 def serving_duck(pure: bool) -> Iterator[int]:
     """Runs the echo example, and gives its port."""
     # -P, or the source tree in the working directory would precede the installed package.
-    duck = [sys.executable, "-P", "-m", "duck.server"]
+    duck = [sys.executable, "-P", "-m", "duck"]
     server = [*duck, "serve", str(ROOT / "examples/echo.py"), "--port", "0", "--log-level", "error"]
     with subprocess.Popen(server, stdout=subprocess.PIPE, text=True, env=environment_for(pure)) as process:
         try:

@@ -88,6 +88,16 @@ def test_a_star_listens_on_every_interface(folder):
             assert echo(f"ws://{host}:{port}") == "hello"
 
 
+@pytest.mark.parametrize(("host", "shown"), [("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("127.0.0.1", "127.0.0.1")])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_page_to_open_is_at_an_address_that_every_browser_can_open(folder, host, shown, workers):
+    """Those of every interface can be opened only on some systems."""
+    (folder / "page.py").write_text("from duck.urls import path\nurlpatterns = [path('/page', lambda request: '')]\n")
+    with Process(folder, "page.py", "--port", 0, "--host", host, "--workers", workers) as process:
+        port = process.address.rpartition(":")[2]
+        assert f"open http://{shown}:{port}/page in a browser\n" in iter(process.process.stdout.readline, "")
+
+
 def test_a_passed_file_descriptor_is_served(folder):
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))

@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from duck.contrib.websockets.metrics import Stats
-from duck.stdio import announce
 
 from ..errors import ServingError
 from ..options import Options
 from ..process.exposition import exposing
+from ..process.ready import announce_ready
 from ..process.signals import call_in_loop, on_signals
 from ..process.systemd import notify, notify_reloading
 from .worker import Boot, Job, is_worker
@@ -98,7 +98,7 @@ class Supervisor:
         self._past = Stats()  # of all workers that have ended
         self._all_serve = False
         self._proven = False  # a worker has served for a while
-        self._addresses: list[str] = []
+        self._service: tuple[list[str], str | None] = [], None  # for `announce_ready`
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stop = stop
         self._renewing: asyncio.Task[None] | None = None
@@ -285,14 +285,13 @@ class Supervisor:
         self._workers.add(worker)
         worker.ended.add_done_callback(lambda _: self._forget(worker))
         try:
-            addresses = await worker.ready(self._startup_timeout)
+            self._service = addresses, _ = await worker.ready(self._startup_timeout)
         except BaseException:
             self._retire(worker)
             raise
         logger.info("worker %d serves %s", worker.pid, ", ".join(addresses))
         if not self._proven:
             asyncio.get_running_loop().call_later(_STEADY, self._prove, worker)
-        self._addresses = addresses
         return worker
 
     def _prove(self, worker: WorkerProcess) -> None:
@@ -341,12 +340,10 @@ class Supervisor:
         return sum((worker.stats for worker in (*self._workers, *self._leaving)), self._past)
 
     def _note_service(self) -> None:
-        """Logs the addresses once all workers serve."""
+        """Announces the service once all workers serve."""
         if not self._all_serve and all(slot.worker for slot in self._slots):
             self._all_serve = True
-            for address in self._addresses:
-                announce(f"listening on {address}")
-            notify("READY=1")
+            announce_ready(*self._service)
 
 
 def supervise(job: Job, sockets: Sequence[socket.socket], workers: int, reload: Sequence[Path] = ()) -> None:

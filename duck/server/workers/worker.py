@@ -6,7 +6,7 @@ the supervisor holds:
 
     supervisor -> worker   a `Boot`, then b"s" to stop, or b"r" to stop because another worker serves; its end: stop
                            b"m" to report the numbers of connections
-    worker -> supervisor   one line of JSON, {"addresses": [...]} once it serves, or {"failed": ...}
+    worker -> supervisor   one line of JSON, {"addresses": [...], "page": ...} once it serves, or {"failed": ...}
                            {"stats": {...}} at each b"m", and at the end
 
 An error after that line goes to the worker's log.
@@ -152,10 +152,10 @@ class _Report:
         self._control = control
         self._serves = False
 
-    def serves(self, addresses: list[str]) -> None:
+    def serves(self, server: Server) -> None:
         """Reports that the worker accepts connections."""
         self._serves = True
-        self._write({"addresses": addresses})
+        self._write({"addresses": server.addresses, "page": server.routes.first_page})
 
     def stats(self, server: Server) -> None:
         """Reports the counts of connections."""
@@ -204,7 +204,7 @@ def _serve(boot: Boot, listeners: list[int], control: socket.socket, report: _Re
     def ready(server: Server) -> Iterator[None]:
         nonlocal serving
         serving = server
-        report.serves(server.addresses)
+        report.serves(server)
         yield
 
     async def run() -> None:

@@ -86,14 +86,14 @@ class WorkerProcess:
         writer.write(pickle.dumps(boot))
         return cls(process, reader, writer)
 
-    async def ready(self, startup_timeout: float) -> list[str]:
+    async def ready(self, startup_timeout: float) -> tuple[list[str], str | None]:
         """Waits until the worker serves.
 
         Args:
             startup_timeout: Seconds to wait.
 
         Returns:
-            Its addresses.
+            Its addresses, and the path of its first page; None without a page.
 
         Raises:
             WorkerError: The worker has ended, has reported a failure, or does not serve in time.
@@ -108,7 +108,7 @@ class WorkerProcess:
                 is_known=True,
             ) from None
 
-    async def _report(self) -> list[str]:
+    async def _report(self) -> tuple[list[str], str | None]:
         with contextlib.suppress(ConnectionError):
             line = await self._reader.readline()
             if line:
@@ -117,8 +117,7 @@ class WorkerProcess:
                     raise WorkerError(report["failed"], report["details"], report["status"], is_known=True)
                 self.serves = True
                 self._reading = asyncio.get_running_loop().create_task(self._read())
-                addresses: list[str] = report["addresses"]
-                return addresses
+                return report["addresses"], report["page"]
         await asyncio.wait([self.ended])  # a caller that is cancelled leaves `ended` as it is
         raise WorkerError(f"worker {self.pid} {outcome(self.ended.result())} before it served")
 
