@@ -8,6 +8,7 @@ server has answered a ping that follows the last message.
 import argparse
 import asyncio
 import contextlib
+import io
 import sys
 import threading
 import time
@@ -53,7 +54,10 @@ async def run(arguments: argparse.Namespace, lines: TextIO | None = None) -> int
     except (OSError, HandshakeFailed, ConnectionClosed, ValueError) as error:
         print(f"duck: {address_of(arguments)}: {explain(error)}", file=sys.stderr)
         return 2
-    terminal.begin(sys.stdin if lines is None else lines)
+    lines = sys.stdin if lines is None else lines
+    if isinstance(lines, io.TextIOWrapper):
+        lines.reconfigure(errors="strict")  # the locale C.UTF-8, as in containers, lets any bytes pass
+    terminal.begin(lines)
     try:
         code = await terminal.wait_closed()
     except asyncio.CancelledError:  # Ctrl-C

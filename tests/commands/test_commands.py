@@ -97,9 +97,11 @@ async def test_bench_reports_rates_latencies_and_errors(serving, capsys):
     assert "(2 times)" in err
 
 
-async def test_input_that_is_no_text_ends_connect_with_an_error(serving, capsys):
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
+async def test_input_that_is_no_text_ends_connect_with_an_error(serving, capsys, errors):
+    """The input has the latter in the locale C.UTF-8."""
     async with serving(Echo) as server:
-        lines = io.TextIOWrapper(io.BytesIO(b"\xff\n"), encoding="utf-8")
+        lines = io.TextIOWrapper(io.BytesIO(b"\xff\n"), encoding="utf-8", errors=errors)
         assert await connect.run(parse(connect, server), lines) == 1
     out, err = capsys.readouterr()
     assert "closed: 1000" in out
