@@ -10,10 +10,10 @@ from collections import Counter, deque
 from typing import Unpack
 
 from duck.contrib.websockets import ConnectionClosed, OpCode
-from duck.contrib.websockets.client import HandshakeFailed, Options, WebSocketClient
+from duck.contrib.websockets.client import Options, WebSocketClient
 from duck.contrib.websockets.logging import printable
 
-from .connection_options import address_of, connection_options, explain
+from .connection_options import FAILURES, address_of, connection_options, explain
 
 __all__ = ["run"]
 
@@ -136,7 +136,7 @@ async def _open(load: Load, arguments: argparse.Namespace, options: Options) -> 
             client = Loader(arguments.url, load, **options)
             try:
                 await client.open()
-            except (OSError, HandshakeFailed, ConnectionClosed, ValueError) as error:
+            except FAILURES as error:
                 load.errors[explain(error)] += 1
             else:
                 load.clients.append(client)

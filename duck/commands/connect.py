@@ -16,12 +16,12 @@ from collections.abc import Awaitable, Callable
 from typing import TextIO
 
 from duck.contrib.websockets import CloseCode, ConnectionClosed, Frame, OpCode
-from duck.contrib.websockets.client import HandshakeFailed, WebSocketClient
+from duck.contrib.websockets.client import WebSocketClient
 from duck.contrib.websockets.logging import printable
 from duck.contrib.websockets.sansio.payloads import parse_close
 from duck.stdio import drop_output
 
-from .connection_options import address_of, connection_options, explain
+from .connection_options import FAILURES, address_of, connection_options, explain
 
 __all__ = ["run"]
 
@@ -51,13 +51,13 @@ async def run(arguments: argparse.Namespace, lines: TextIO | None = None) -> int
     try:
         terminal = Terminal(arguments.url, **connection_options(arguments))
         await terminal.open()
-    except (OSError, HandshakeFailed, ConnectionClosed, ValueError) as error:
+    except FAILURES as error:
         print(f"duck: {address_of(arguments)}: {explain(error)}", file=sys.stderr)
         return 2
-    lines = sys.stdin if lines is None else lines
-    if isinstance(lines, io.TextIOWrapper):
-        lines.reconfigure(errors="strict")  # the locale C.UTF-8, as in containers, lets any bytes pass
-    terminal.begin(lines)
+    given = sys.stdin if lines is None else lines
+    if isinstance(given, io.TextIOWrapper):
+        given.reconfigure(errors="strict")  # the locale C.UTF-8, as in containers, lets any bytes pass
+    terminal.begin(given)
     try:
         code = await terminal.wait_closed()
     except asyncio.CancelledError:  # Ctrl-C

@@ -3,12 +3,16 @@
 import argparse
 import ssl
 
-from duck.contrib.websockets.client import Options
+from duck.contrib.websockets import ConnectionClosed
+from duck.contrib.websockets.client import HandshakeFailed, Options
 from duck.contrib.websockets.client.address import Address
 from duck.contrib.websockets.credentials import without_password
 from duck.contrib.websockets.logging import printable, text_of
 
-__all__ = ["address_of", "connection_options", "explain"]
+__all__ = ["FAILURES", "address_of", "connection_options", "explain"]
+
+FAILURES = (OSError, HandshakeFailed, ConnectionClosed, ValueError, ModuleNotFoundError)
+"""The errors of a connection that is not opened; the last is that of a proxy without its library."""
 
 _ADVICE = {
     "CERTIFICATE_VERIFY_FAILED": "--ssl-ca-certs FILE trusts your own authority, --insecure any certificate",

@@ -8,9 +8,9 @@ import socket
 import sys
 import urllib.request
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
-from ..credentials import port_of
+from ..credentials import port_of, without_password
 from ..logging import printable
 from .address import Address
 
@@ -25,6 +25,16 @@ _KEYS = frozenset(
     for name in names
     for variable in (f"{name}_proxy", f"{name}_proxy".upper())
 )
+
+# The schemes of proxies, with the type of the library, and whether the proxy resolves names.
+_SCHEMES = {
+    "http": ("HTTP", None),
+    "socks": ("SOCKS5", None),
+    "socks4": ("SOCKS4", None),
+    "socks4a": ("SOCKS4", True),
+    "socks5": ("SOCKS5", None),
+    "socks5h": ("SOCKS5", True),
+}
 
 _MOST_QUOTED = 200  # characters of a proxy's answer that are quoted in the error
 
@@ -73,29 +83,34 @@ async def connect_through(proxy: str, address: Address) -> socket.socket:
         from python_socks.async_.asyncio import Proxy
     except ModuleNotFoundError:
         raise ModuleNotFoundError(
-            "a proxy needs python-socks: `pip install duck-websockets[proxy]`, or connect(..., proxy=None)"
+            "a proxy needs python-socks: pip install 'duck-websockets[proxy]'; no_proxy in the environment, or"
+            " connect(..., proxy=None), avoids the proxy"
         ) from None
-    scheme, separator, rest = proxy.partition("://")
-    if not separator:
-        scheme, rest = "http", proxy
-    scheme = scheme.lower()
-    remote_lookup = {"socks5h": True, "socks4a": True}.get(scheme)
-    scheme = {"socks5h": "socks5", "socks4a": "socks4", "socks": "socks5"}.get(scheme, scheme)
-    if scheme not in ("http", "socks4", "socks5"):
-        raise ValueError(f"{scheme!r} is not a scheme of a proxy: use http, socks5, socks5h, socks4 or socks4a")
     try:
-        parts = urlsplit(f"http://{rest}")
-        host, port = parts.hostname, port_of(parts)
-    except ValueError as error:
-        raise ValueError(f"the URL of the proxy is invalid: {error}") from None
-    if host is None or port is None:
-        missing = "port" if host else "host"
-        raise ValueError(f"the URL of the proxy has no {missing}: write one such as http://proxy.example:3128")
+        scheme, parts = _parsed(proxy)
+        port = port_of(parts)
+        if parts.hostname is None or port is None:
+            missing = "port" if parts.hostname else "host"
+            raise ValueError(f"it has no {missing}; write one such as http://proxy.example:3128")
+        parts.hostname.encode("idna")
+    except ValueError as error:  # UnicodeError: a label of the name is empty or too long
+        raise ValueError(f"{without_password(proxy)!r} is not the URL of a proxy: {error}") from None
+    kind, remote_lookup = _SCHEMES[scheme]
     # `Proxy.from_url` ignores a user without a password, and so does python-socks as a whole before version 3.2.
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
-    through = Proxy(python_socks.ProxyType[scheme.upper()], host, port, user, password, remote_lookup)
+    through = Proxy(python_socks.ProxyType[kind], parts.hostname, port, user, password, remote_lookup)
     try:
         return await through.connect(address.zoneless_host, address.port)
     except (python_socks.ProxyError, python_socks.ProxyConnectionError, python_socks.ProxyTimeoutError) as error:
         words = printable(str(error)[:_MOST_QUOTED])
         raise ProxyError(f"the proxy did not connect to {address.netloc}: {words}") from error
+
+
+def _parsed(proxy: str) -> tuple[str, SplitResult]:
+    """Returns the scheme of a proxy's URL, http if there is none, and the URL as one of HTTP."""
+    scheme, separator, rest = proxy.partition("://")
+    if not separator:
+        scheme, rest = "http", proxy
+    if scheme.lower() not in _SCHEMES:
+        raise ValueError("its scheme is not http, socks5, socks5h, socks4 or socks4a")
+    return scheme.lower(), urlsplit(f"http://{rest}")
