@@ -11,6 +11,7 @@ import pytest
 from duck.contrib.websockets import OpCode, PerMessageDeflate
 from duck.contrib.websockets.exceptions import HandshakeError
 from duck.contrib.websockets.sansio import handshake
+from duck.contrib.websockets.sansio.client_handshake import ClientHandshake
 from duck.contrib.websockets.sansio.connection import Connection
 from duck.http.request import HttpRequest
 
@@ -60,12 +61,25 @@ LONG = {
 }
 
 
+@contextlib.contextmanager
+def linear_time():
+    """Fails if the block takes more time of the processor than any linear way does."""
+    start = time.thread_time()
+    yield
+    assert time.thread_time() - start < 0.5
+
+
 @pytest.mark.parametrize("case", LONG)
 def test_long_headers_take_linear_time(case):
     """ws, websocket-extensions: an expression took exponential time (ReDoS)."""
     name, value = LONG[case]
     request = HttpRequest(headers=fields({"Host": "a", "Origin": "http://a", name: value}).items())
-    start = time.thread_time()
-    with contextlib.suppress(HandshakeError):
+    with linear_time(), contextlib.suppress(HandshakeError):
         handshake.agree(request, handshake.check(request), ["chat"])
-    assert time.thread_time() - start < 0.5
+
+
+def test_a_response_that_comes_byte_by_byte_takes_linear_time():
+    begun = ClientHandshake("/", "example.org")
+    with linear_time():
+        for byte in b"HTTP/1.1 200 OK\r\nX: " + b"x" * 60_000:
+            begun.feed(bytes([byte]))

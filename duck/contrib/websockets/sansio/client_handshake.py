@@ -129,7 +129,7 @@ class ClientHandshake:
             searched = max(len(self._received) - len(_END) + 1, 0)
             self._received += data
             if self._received.find(_END, searched, MOST_HEAD) < 0:
-                self._check_incomplete(self._received)
+                self._check_incomplete(self._received, searched)
                 return False
             data = bytes(self._received)
             self._received.clear()
@@ -155,9 +155,9 @@ class ClientHandshake:
         return False
 
     @staticmethod
-    def _check_incomplete(head: bytes | bytearray) -> None:
+    def _check_incomplete(head: bytes | bytearray, searched: int = 0) -> None:
         check_beginning(head)
-        if b"\n\n" in head:  # its end would be waited for in vain
+        if head.find(b"\n\n", searched) >= 0:  # its end would be waited for in vain
             raise InvalidHandshake("the lines of the response end in LF instead of CRLF")
         if len(head) >= MOST_HEAD:
             raise InvalidHandshake(f"the head of the response is over {MOST_HEAD} bytes")
