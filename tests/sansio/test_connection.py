@@ -1,7 +1,5 @@
 """`Connection` without I/O: sent messages arrive at the other end, in pieces of any size."""
 
-import itertools
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,40 +7,17 @@ from hypothesis import strategies as st
 from duck.contrib.websockets import ConnectionClosed, Extension, Frame, OpCode, PayloadTooBig, PerMessageDeflate
 from duck.contrib.websockets.sansio.connection import Connection
 
+from ..codec import streams
+from ..codec.streams import by_receive
 from ..support.frames import RSV1, frame, taken
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = OpCode
 MIB = 2**20
 
 
-def pieces(data, sizes):
-    """`data` cut into pieces of these sizes; the last size repeats."""
-    at = 0
-    for size in itertools.chain(sizes, itertools.repeat(sizes[-1])):
-        if at >= len(data):
-            return
-        yield data[at : at + size]
-        at += size
-
-
-def by_receive(connection, data, sizes):
-    """Hands a stream to a connection in pieces."""
-    return [message for piece in pieces(data, sizes) for message in connection.receive(piece)]
-
-
 def by_buffer(connection, data, sizes):
-    """The same, by the way that a transport takes."""
-    spare = bytearray(4096)
-    received = []
-    for piece in pieces(data, sizes):
-        while piece:
-            buffer = memoryview(connection.reader.get_buffer(spare))
-            size = min(len(piece), len(buffer))
-            buffer[:size] = piece[:size]
-            del buffer
-            received += connection.received(connection.reader.buffer_updated(spare, size))
-            piece = piece[size:]
-    return received
+    """Feeds the reader, as a transport does."""
+    return connection.received(streams.by_buffer(connection.reader, data, sizes))
 
 
 WAYS = pytest.mark.parametrize("way", [by_receive, by_buffer])
@@ -109,23 +84,10 @@ def test_the_division_of_a_stream_does_not_change_a_conversation(client, way, da
     assert receiver.failed is None
 
 
-def test_a_stream_may_arrive_in_single_bytes():
-    server = Connection()
-    stream = frame(TEXT, b"Hel", fin=False) + frame(PING, b"?") + frame(CONTINUATION, b"lo")
-    assert by_receive(server, stream, [1]) == [(PING, b"?"), (TEXT, b"Hello")]
-
-
 def test_opcodes_are_given_by_number_or_name():
     server = Connection()
     ((opcode, _),) = server.receive(frame(TEXT, b"x"))
     assert opcode == OpCode.TEXT == 1
-
-
-@WAYS
-@pytest.mark.parametrize("size", [0, 1, 200_000])
-def test_received_payloads_are_bytes(way, size):
-    ((_, payload),) = way(Connection(), frame(BINARY, bytes(size)), [50_000])
-    assert type(payload) is bytes
 
 
 # Control frames

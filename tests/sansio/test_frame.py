@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from duck.contrib.websockets import Extension, Frame, OpCode, PayloadTooBig, PerMessageDeflate, ProtocolError
 from duck.contrib.websockets.frame import apply_mask
 
-MASK = b"\x37\xfa\x21\x3d"
+from ..support.frames import MASK
 
 
 class Source:

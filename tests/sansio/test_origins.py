@@ -12,6 +12,7 @@ ALLOWED = [
     ("https://example.org", ["https://example.org"]),
     ("https://example.org", ["https://example.org:443"]),
     ("https://example.org:443", ["https://example.org"]),
+    ("https://example.org", ["http://a.example", "https://example.org"]),
     ("http://example.org", ["http://example.org:80/"]),
     ("https://example.org", ["HTTPS://Example.ORG"]),
     ("https://example.org:8443", ["https://example.org:8443"]),
@@ -32,6 +33,9 @@ ALLOWED = [
 ]
 
 FOREIGN = [
+    ("https://other.example", ["https://example.org"]),
+    ("http://example.org", ["https://example.org"]),
+    ("https://example.org.evil.test", ["https://example.org"]),
     ("https://example.org", ["https://*.example.org"]),
     ("https://evilexample.org", ["https://*.example.org"]),
     ("https://.example.org", ["https://*.example.org"]),
