@@ -8,7 +8,8 @@ import pytest
 
 from duck.contrib.websockets import Frame, OpCode
 
-from .applications import Echo
+from ..support.errors import Panic
+from .applications import Echo, settled
 
 pytest.importorskip("uvicorn")
 
@@ -157,22 +158,19 @@ async def test_a_foreign_origin_is_refused_with_the_reason_of_the_view(serving_v
 
 async def test_a_client_that_does_not_read_makes_send_wait(serving_view, dial):
     class View(Echo):
-        sent = 0
+        sent: ClassVar[list] = []
 
         async def on_receive(self, message, opcode):
             for _ in range(160):
                 await self.send(bytes(65536))
-                type(self).sent += 1
+                self.sent.append(1)
             await self.send_close()
 
     async with serving_view(View) as server, dial(server, receive_buffer=4096) as peer:
         await peer.head()
         peer.send("flood")
-        before = -1
-        while before != View.sent:
-            before = View.sent
-            await asyncio.sleep(0.1)
-        assert View.sent < 160
+        await settled(View.sent)
+        assert len(View.sent) < 160
         assert [len(await peer.message()) for _ in range(160)] == [65536] * 160
         assert await peer.closing() == (1000, "")
         peer.close()
@@ -305,10 +303,6 @@ async def test_the_heartbeat_is_left_to_the_server(serving_asgi, dial):
             await peer.closing()
 
     await asyncio.gather(*map(is_kept, [ByClass, ByProperty, ByHandshake, WhileOpen]))
-
-
-class Panic(BaseException):
-    """An error of an extension written in Rust, which is no Exception."""
 
 
 @pytest.mark.parametrize("hook", ["on_open", "on_receive", "on_close", "_receive_loop"])

@@ -107,7 +107,7 @@ async def test_an_error_of_the_server_is_the_loss_of_the_client(fails):
     assert View.closed == [1006]
 
 
-async def test_cancelling_the_application_closes_with_1001():
+async def test_cancelling_the_application_closes_with_1001(until):
     class View(Echo):
         closed: ClassVar[list] = []
 
@@ -116,8 +116,7 @@ async def test_cancelling_the_application_closes_with_1001():
 
     server = Events()
     task = asyncio.create_task(View.as_asgi()(server.scope, server.events.get, server.send))
-    while not View.views:  # noqa: ASYNC110
-        await asyncio.sleep(0)
+    await until(lambda: View.views)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

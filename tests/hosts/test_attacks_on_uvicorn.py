@@ -6,15 +6,9 @@ import pytest
 
 from duck.contrib.websockets import Frame, OpCode
 
+from .applications import ACCEPT
+
 pytest.importorskip("uvicorn")
-
-ACCEPT = {"type": "websocket.accept"}
-
-
-@pytest.fixture(params=["httptools", "h11"])
-def http(request):
-    pytest.importorskip(request.param)
-    return request.param
 
 
 async def test_send_raises_when_the_connection_is_lost_while_it_waits(serving_asgi, dial, until):

@@ -16,14 +16,11 @@ from duck.contrib.websockets.protocol.transports import end_stream
 from duck.http.request import HttpRequest
 from duck.server import Limits
 
+from ..support.views import Echo
+
 MIB = 2**20
 
 pytestmark = pytest.mark.usefixtures("impatient")
-
-
-class Echo(WebSocketView):
-    async def on_receive(self, message, opcode):
-        await self.send(message, opcode)
 
 
 class Told(Echo):

@@ -155,8 +155,7 @@ async def test_a_client_that_stays_behind_its_close_frame_is_not_waited_for(serv
             peer.writer.transport.pause_reading()
             peer.close(4001)
             async with asyncio.timeout(9):
-                while server.state.connections or server.state.tasks:  # noqa: ASYNC110
-                    await asyncio.sleep(0.001)
+                await server.idle()
 
     await asyncio.gather(closed(App()), closed(View.as_asgi()))
 

@@ -7,6 +7,7 @@ import pytest
 
 from duck.contrib.websockets import Frame, OpCode
 
+from ..support.errors import Panic
 from .applications import ACCEPT, App, answering, settled
 
 pytest.importorskip("uvicorn")
@@ -232,10 +233,6 @@ async def test_uvicorns_setting_decides_on_compression(serving_asgi, allowed):
         for message in messages:
             await client.send(message)
             assert await client.recv() == message
-
-
-class Panic(BaseException):
-    """An error of an extension written in Rust, which is no Exception."""
 
 
 @pytest.mark.parametrize("error", [SystemExit, GeneratorExit, Panic, asyncio.CancelledError])

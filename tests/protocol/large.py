@@ -1,4 +1,4 @@
-"""Large compressed messages, and a client that sends them."""
+"""Compressed messages, large ones among them, and a client that sends them."""
 
 import asyncio
 import random
@@ -8,7 +8,6 @@ from duck.contrib.websockets import (
     Frame,
     OpCode,
     PerMessageDeflate,
-    WebSocketView,
 )
 from duck.contrib.websockets.sansio.payloads import parse_close
 
@@ -26,6 +25,7 @@ LARGE = [text(seed) for seed in range(4)]
 
 
 def far_end():
+    """The compression of a client whose offer is OFFER."""
     return PerMessageDeflate("permessage-deflate", client_max_window_bits=12, server_max_window_bits=12)
 
 
@@ -85,8 +85,3 @@ class Gate:
         if threading.current_thread().name.startswith("duck-deflate"):
             self._loop.call_soon_threadsafe(self.entered.set)
             assert self._open.wait(SECONDS)
-
-
-class Echo(WebSocketView):
-    async def on_receive(self, message, opcode):
-        await self.send(message, opcode)

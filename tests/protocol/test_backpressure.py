@@ -8,21 +8,10 @@ import pytest
 from duck.contrib.websockets import ConnectionClosed, OpCode, WebSocketView
 
 from ..support.servers import SLOW
+from ..support.views import Quiet
 
 KIB = 2**10
 MIB = 2**20
-
-
-class Quiet(WebSocketView):
-    PING_INTERVAL = None
-
-    async def on_receive(self, message, opcode):
-        raise AssertionError("nothing is sent to this view")
-
-
-def slow(connect, view_class, **options):
-    """A peer with small receive buffers."""
-    return connect(view_class, **SLOW, **options)
 
 
 async def fill(view, size=64 * KIB):
@@ -43,7 +32,7 @@ def buffered(view):
 
 
 async def test_a_send_waits_for_a_peer_that_does_not_read(connect):
-    async with slow(connect, Quiet) as session:
+    async with connect(Quiet, **SLOW) as session:
         view, peer = session.view, session.peer
         count, sending = await fill(view)
         assert buffered(view) < MIB
@@ -58,7 +47,7 @@ async def test_a_send_waits_for_a_peer_that_does_not_read(connect):
 
 
 async def test_all_senders_wait_and_order_holds(connect):
-    async with slow(connect, Quiet) as session:
+    async with connect(Quiet, **SLOW) as session:
         view, peer = session.view, session.peer
         count, sending = await fill(view)
         senders = [asyncio.create_task(view.send(str(i))) for i in range(20)]
@@ -74,7 +63,7 @@ async def test_all_senders_wait_and_order_holds(connect):
 
 async def test_a_waiting_sender_may_give_up(connect):
     """The message has been queued all the same."""
-    async with slow(connect, Quiet) as session:
+    async with connect(Quiet, **SLOW) as session:
         view, peer = session.view, session.peer
         count, sending = await fill(view)
         with pytest.raises(TimeoutError):
@@ -87,7 +76,7 @@ async def test_a_waiting_sender_may_give_up(connect):
 
 @pytest.mark.parametrize("end", ["leave", "reset"])
 async def test_waiting_senders_learn_of_a_lost_connection(connect, end):
-    async with slow(connect, Quiet) as session:
+    async with connect(Quiet, **SLOW) as session:
         _, sending = await fill(session.view)
         senders = [asyncio.create_task(session.view.send("x")) for _ in range(3)]
         await asyncio.sleep(0)
@@ -111,7 +100,7 @@ async def test_a_sending_handler_waits_too(connect):
             self.handled += 1
             await self.send(message, opcode)
 
-    async with slow(connect, View) as session:
+    async with connect(View, **SLOW) as session:
         view, peer = session.view, session.peer
         count = await peer.flood(peer.serialize(bytes(64 * KIB)))
         assert buffered(view) < MIB
@@ -131,7 +120,7 @@ async def test_replies_in_tasks_of_their_own_do_not_flood_memory(connect):
             self.handled += 1
             self.replies.append(asyncio.create_task(self.send(bytes(64 * KIB), OpCode.BINARY)))
 
-    async with slow(connect, View) as session:
+    async with connect(View, **SLOW) as session:
         view, peer = session.view, session.peer
         view.replies = []
         for _ in range(40):
@@ -148,7 +137,7 @@ async def test_a_large_message_is_not_copied_on_its_way(connect):
     class View(Quiet):
         MAX_FRAME_SIZE = None
 
-    async with slow(connect, View) as session:
+    async with connect(View, **SLOW) as session:
         payload = bytes(8 * MIB)
         sending = asyncio.ensure_future(session.view.send_binary(payload))
         await asyncio.sleep(0)
@@ -159,7 +148,7 @@ async def test_a_large_message_is_not_copied_on_its_way(connect):
 
 async def test_messages_and_close_frame_reach_a_peer_that_reads_at_last(connect):
     """Earlier messages and the close frame behind them arrive when the peer reads at last."""
-    async with slow(connect, Quiet) as session:
+    async with connect(Quiet, **SLOW) as session:
         view, peer = session.view, session.peer
         count, sending = await fill(view)
         await view.send_close(1001, "bye")
@@ -178,7 +167,7 @@ async def test_a_peer_that_never_reads_is_disconnected(connect):
     class View(Quiet):
         CLOSE_TIMEOUT = 0.1
 
-    async with slow(connect, View) as session:
+    async with connect(View, **SLOW) as session:
         _, sending = await fill(session.view)
         await session.view.send_close(1001)
         await session.ended()
@@ -192,7 +181,7 @@ async def test_a_peer_that_never_reads_and_goes_is_dropped(connect):
         RECEIVE_TIMEOUT = 0.2
 
     async def dropped(end):
-        async with slow(connect, View) as session:
+        async with connect(View, **SLOW) as session:
             _, sending = await fill(session.view)
             if end == "close frame":
                 session.peer.close()
@@ -213,7 +202,7 @@ async def test_a_peer_that_does_not_read_for_too_long_is_dropped(connect):
         RECEIVE_TIMEOUT = 0.2
         CLOSE_TIMEOUT = 0.1
 
-    async with slow(connect, View) as session:
+    async with connect(View, **SLOW) as session:
         _, sending = await fill(session.view)
         with pytest.raises(ConnectionClosed):
             await sending
@@ -228,7 +217,7 @@ async def test_a_peer_that_reads_slowly_is_kept(connect):
         PING_INTERVAL = None
         RECEIVE_TIMEOUT = 500
 
-    async with slow(connect, View) as session:
+    async with connect(View, **SLOW) as session:
         view, peer = session.view, session.peer
         heartbeat = view._protocol.heartbeat
         await fill(view)
@@ -255,7 +244,7 @@ async def test_a_peer_that_ends_its_stream_and_does_not_read_is_dropped(connect)
         CLOSE_TIMEOUT = 0.1
         RECEIVE_TIMEOUT = None
 
-    async with slow(connect, View) as session:
+    async with connect(View, **SLOW) as session:
         view = session.view
         view.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * KIB)
         sending = asyncio.ensure_future(view.send_binary(bytes(60_000)))
@@ -281,7 +270,7 @@ async def test_messages_are_read_while_a_handler_sends_without_pause(connect):
                 await self.send_binary(bytes(64 * KIB))
             await self.send("done")
 
-    async with slow(connect, View) as session:
+    async with connect(View, **SLOW) as session:
         peer = session.peer
         peer.send("begin")
         for _ in range(20):
@@ -293,7 +282,7 @@ async def test_messages_are_read_while_a_handler_sends_without_pause(connect):
 
 async def test_many_small_messages_for_a_peer_that_does_not_read_are_written_together(connect):
     """The transport gets them together, because asyncio's counts its buffer at every call."""
-    async with slow(connect, Quiet) as session:
+    async with connect(Quiet, **SLOW) as session:
         view, peer, protocol = session.view, session.peer, session.view._protocol
         before = 0
         while not protocol.writes_paused:
@@ -322,7 +311,7 @@ async def test_many_small_messages_for_a_peer_that_does_not_read_are_written_tog
 
 
 async def test_gathered_messages_leave_before_a_close_frame(connect):
-    async with slow(connect, Quiet) as session:
+    async with connect(Quiet, **SLOW) as session:
         view, peer = session.view, session.peer
         count, sending = await fill(view)
         view.send("small")

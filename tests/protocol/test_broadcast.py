@@ -25,16 +25,11 @@ from duck.contrib.websockets import (
 from duck.contrib.websockets.codec import deflate
 from duck.contrib.websockets.protocol.broadcast import Prepared
 
+from ..support.views import Quiet
+
 KIB = 2**10
 MIB = 2**20
 TEXT = '{"user": "alice", "text": "hello, hello, hello"}' * 20
-
-
-class Quiet(WebSocketView):
-    PING_INTERVAL = None
-
-    async def on_receive(self, message, opcode):
-        raise AssertionError("nothing is sent to this view")
 
 
 @pytest.fixture
@@ -100,13 +95,12 @@ def test_the_name_of_a_group_is_refused_in_place_of_views():
         broadcast("lobby", "text")
 
 
-async def test_closed_connections_are_passed_over(gather):
+async def test_closed_connections_are_passed_over(gather, until):
     async with gather(Quiet, 3) as (views, peers):
         early = Quiet(views[0].request)
         await views[1].send_close()
         peers[2].leave()
-        while views[2].close_code is None:  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
+        await until(lambda: views[2].close_code)
         assert broadcast([early, *views], "hello") == 1
         assert await peers[0].message() == "hello"
         assert broadcast((), "hello") == 0

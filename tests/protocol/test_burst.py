@@ -6,18 +6,13 @@ from contextlib import AsyncExitStack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from duck.contrib.websockets import ConnectionClosed, WebSocketView, broadcast
+from duck.contrib.websockets import ConnectionClosed, broadcast
 from duck.contrib.websockets.testing import connect
+
+from ..support.views import Quiet
 
 MEMBERS = 17
 KIB = 2**10
-
-
-class Quiet(WebSocketView):
-    PING_INTERVAL = None
-
-    async def on_receive(self, message, opcode):
-        raise AssertionError("nothing is sent to this view")
 
 
 members = st.integers(0, MEMBERS - 1)

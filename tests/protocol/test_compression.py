@@ -14,29 +14,12 @@ from duck.contrib.websockets import (
 )
 from duck.contrib.websockets.testing import connect as memory
 
+from ..support.views import Echo
+from .large import OFFER, Client, compressed, far_end
+
 pytestmark = pytest.mark.in_memory
 
 JSON = b'{"symbol": "ABCD", "price": 123.45, "side": "buy"}, ' * 20
-
-
-class Echo(WebSocketView):
-    async def on_receive(self, message, opcode):
-        await self.send(message, opcode)
-
-
-OFFER = {"Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits"}
-
-
-def compressed(client, payload, opcode=OpCode.TEXT):
-    return client.encode(Frame(opcode, payload=payload)).serialize(mask=True)
-
-
-async def raw_frame(peer, client):
-    return await Frame.parse(peer.reader.readexactly, mask_required=False, extensions=[client])
-
-
-def far_end(answer="12"):
-    return PerMessageDeflate("permessage-deflate", client_max_window_bits=int(answer), server_max_window_bits=12)
 
 
 async def test_a_view_compresses_messages_above_the_threshold(serving, dial):
@@ -52,11 +35,8 @@ async def test_a_view_compresses_messages_above_the_threshold(serving, dial):
         sizes = []
         for payload in (JSON, b"small", b"", JSON, b"x" * 255, b"x" * 256):
             peer.write(compressed(client, payload))
-            first, length = await peer.reader.readexactly(2)
-            if length == 126:
-                length = int.from_bytes(await peer.reader.readexactly(2))
-            got = await peer.reader.readexactly(length)
-            sizes.append(length)
+            first, got = await peer.joined()
+            sizes.append(len(got))
             assert first == (0b11000001 if len(payload) >= 256 else 0b10000001)
             assert (client.decompress(got) if first & 0b01000000 else got) == payload
         assert sizes[0] < len(JSON) / 8
@@ -163,11 +143,9 @@ async def test_rsv1_without_an_agreement_is_a_breach(connect):
 )
 async def test_compressed_messages_are_accepted_or_closed_with_a_code(connect, payload, opcode, code):
     async with connect(Echo, headers=OFFER) as session:
-        frame = Frame(opcode, payload=payload, rsv1=True)
-        session.peer.send(frame)
+        session.peer.send(Frame(opcode, payload=payload, rsv1=True))
         if code is None:
-            echo = await raw_frame(session.peer, far_end())
-            assert echo.payload == far_end().decompress(payload)
+            assert await session.peer.inflated(far_end()) == far_end().decompress(payload)
         else:
             assert (await session.peer.closing())[0] == code
 
@@ -179,35 +157,28 @@ async def test_compressed_messages_are_accepted_or_closed_with_a_code(connect, p
 )
 async def test_messages_before_a_fault_are_answered_and_none_behind(connect, wrong, code):
     async with connect(Echo, headers=OFFER) as session:
-        client, peer = far_end(), session.peer
-        peer.send(
-            Frame(OpCode.TEXT, payload=client.compress(JSON), rsv1=True),
-            "uncompressed",
-            Frame(OpCode.TEXT, payload=wrong, rsv1=True),
-            Frame(OpCode.TEXT, payload=client.compress(JSON), rsv1=True),
-            "behind",
-        )
-        assert (await raw_frame(peer, client)).payload == JSON
-        assert (await raw_frame(peer, client)).payload == b"uncompressed"
-        assert (await peer.closing())[0] == code
+        client = Client(session.peer)
+        uncompressed, wrong = Frame(OpCode.TEXT, payload=b"small"), Frame(OpCode.TEXT, payload=wrong, rsv1=True)
+        client.send(JSON, uncompressed, wrong, JSON, uncompressed)
+        assert [await client.message() for _ in range(2)] == [JSON, b"small"]
+        assert await client.closing() == code
 
 
 async def test_fragments_of_a_compressed_message_may_have_control_frames_between(connect):
     async with connect(Echo, headers=OFFER) as session:
-        client, peer = far_end(), session.peer
+        client = Client(session.peer)
         for _ in range(3):
-            payload = client.compress(JSON)
-            peer.send(
+            payload = client.end.compress(JSON)
+            client.send(
                 Frame(OpCode.TEXT, False, payload[:10], rsv1=True),
                 Frame(OpCode.PING, payload=b"between"),
                 Frame(OpCode.CONTINUATION, False, b""),
                 Frame(OpCode.CONTINUATION, False, payload[10:]),
                 Frame(OpCode.CONTINUATION),
-                "uncompressed",
+                Frame(OpCode.TEXT, payload=b"uncompressed"),
             )
-            assert (await raw_frame(peer, client)).opcode == OpCode.PONG
-            assert (await raw_frame(peer, client)).payload == JSON
-            assert (await raw_frame(peer, client)).payload == b"uncompressed"
+            assert (await client.frame()).opcode == OpCode.PONG
+            assert [await client.message() for _ in range(2)] == [JSON, b"uncompressed"]
 
 
 async def test_messages_of_all_kinds_leave_in_order(connect):

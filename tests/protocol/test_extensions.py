@@ -5,10 +5,13 @@ from array import array
 
 import pytest
 
-from duck.contrib.websockets import Extension, Frame, OpCode, WebSocketView
+from duck.contrib.websockets import Extension, Frame, OpCode
 from duck.contrib.websockets.extensions import _kept
 
-from .test_compression import JSON, Echo, far_end
+from ..support.errors import Panic
+from ..support.views import Echo
+from .large import far_end
+from .test_compression import JSON
 
 pytestmark = pytest.mark.in_memory
 
@@ -59,12 +62,9 @@ class Odd(Extension):
         return self.encode(frame)
 
 
-class OddView(WebSocketView):
+class OddView(Echo):
     COMPRESSION = False
     EXTENSIONS = {"x-odd": lambda parameters: Odd("x-odd")}  # noqa: RUF012
-
-    async def on_receive(self, message, opcode):
-        await self.send(message, opcode)
 
 
 ODD = {"Sec-WebSocket-Extensions": "x-odd"}
@@ -158,7 +158,7 @@ async def test_a_handler_gets_bytes_whatever_an_extension_assigns(connect, pulls
 
 
 @pytest.mark.parametrize("pulls", [False, True], ids=["handed on", "pulled"])
-@pytest.mark.parametrize("error", [SystemExit, GeneratorExit, type("Panic", (BaseException,), {})])
+@pytest.mark.parametrize("error", [SystemExit, GeneratorExit, Panic])
 async def test_a_system_exit_of_an_extension_does_not_end_the_server(connect, log, error, pulls):
     class Leaving(Odd):
         def decode(self, frame, max_size=None):
@@ -193,13 +193,10 @@ async def test_a_message_that_an_extension_cannot_encode_is_not_referred_to(conn
     fails = []
     offer = {"Sec-WebSocket-Extensions": "permessage-deflate, x-odd"}
     async with connect(View, headers=offer) as session:
-        view, client, odd = session.view, far_end("15"), Odd("x-odd")
+        view, client, odd = session.view, far_end(), Odd("x-odd")
 
         async def message():
-            first, size = await session.peer.reader.readexactly(2)
-            if size == 126:
-                size = int.from_bytes(await session.peer.reader.readexactly(2))
-            payload = await session.peer.reader.readexactly(size)
+            first, payload = await session.peer.joined()
             frame = odd.encode(Frame(OpCode.TEXT, payload=payload, rsv1=bool(first & 0b01000000)))
             return client.decode(frame).payload
 

@@ -41,11 +41,6 @@ class Limited(Echo):
     RATE_LIMIT = 5
 
 
-def slow(connect, view_class, **options):
-    """A peer with small receive buffers."""
-    return connect(view_class, **SLOW, **options)
-
-
 def buffered(view):
     return view.request.transport.get_write_buffer_size()
 
@@ -63,7 +58,7 @@ def crowd(view, peer_is_slow, count=400, size=16 * KIB):
 
 
 async def test_messages_are_dropped_for_a_peer_that_does_not_read(connect, log):
-    async with slow(connect, Dropping) as session:
+    async with connect(Dropping, **SLOW) as session:
         view, peer = session.view, session.peer
         last = crowd(view, lambda: view.dropped == 1)
         full = buffered(view)
@@ -82,7 +77,7 @@ async def test_messages_are_dropped_for_a_peer_that_does_not_read(connect, log):
 
 
 async def test_control_frames_are_not_dropped(connect):
-    async with slow(connect, Dropping) as session:
+    async with connect(Dropping, **SLOW) as session:
         view, peer = session.view, session.peer
         last = crowd(view, lambda: view.dropped == 1)
         pings = asyncio.gather(view.send_ping(b"one"), view.send_frame(Frame(OpCode.PING, payload=b"two")))
@@ -95,7 +90,7 @@ async def test_control_frames_are_not_dropped(connect):
 
 
 async def test_a_stream_that_has_begun_is_not_cut(connect):
-    async with slow(connect, Dropping) as session:
+    async with connect(Dropping, **SLOW) as session:
         view, peer = session.view, session.peer
         parts = [bytes([number]) * 16 * KIB for number in range(100)]
         stream = asyncio.ensure_future(view.send_binary(parts))
@@ -110,7 +105,7 @@ async def test_a_stream_that_has_begun_is_not_cut(connect):
 
 
 async def test_a_peer_that_does_not_read_is_closed(connect, log):
-    async with slow(connect, Closing) as session:
+    async with connect(Closing, **SLOW) as session:
         view, peer = session.view, session.peer
         with pytest.raises(ConnectionClosed) as caught:
             crowd(view, lambda: False)
@@ -124,7 +119,7 @@ async def test_a_peer_that_does_not_read_is_closed(connect, log):
 
 
 async def test_a_peer_that_never_reads_is_disconnected(connect, log):
-    async with slow(connect, Closing) as session:
+    async with connect(Closing, **SLOW) as session:
         with pytest.raises(ConnectionClosed):
             crowd(session.view, lambda: False)
         await session.ended()
@@ -135,7 +130,7 @@ async def test_a_peer_that_never_reads_is_disconnected(connect, log):
 
 @pytest.mark.parametrize("view_class", [Patient, Dropping, Closing])
 async def test_a_peer_that_reads_gets_everything(connect, view_class):
-    async with slow(connect, view_class) as session:
+    async with connect(view_class, **SLOW) as session:
         view, peer = session.view, session.peer
         for number in range(200):
             view.send(str(number))
@@ -176,7 +171,7 @@ async def test_write_limit_bounds_the_waiting_bytes(connect):
     class Roomy(Dropping):
         WRITE_LIMIT = 512 * KIB
 
-    async with slow(connect, Roomy) as session:
+    async with connect(Roomy, **SLOW) as session:
         crowd(session.view, lambda: session.view.dropped == 1)
         assert 512 * KIB < buffered(session.view) < 512 * KIB + 2 * 16 * KIB
 
@@ -264,7 +259,7 @@ async def test_messages_in_parts_wait_for_a_peer_that_does_not_read(connect, unt
             made += 1
             yield bytes(16 * KIB)
 
-    async with slow(connect, view_class) as session:
+    async with connect(view_class, **SLOW) as session:
         view = session.view
 
         async def send():

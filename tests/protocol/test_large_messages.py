@@ -16,8 +16,8 @@ from duck.contrib.websockets.codec import deflate
 from duck.contrib.websockets.protocol import loop
 from duck.contrib.websockets.sansio.payloads import parse_close
 
-from ..support.views import Recorder
-from .large import LARGE, MIB, OFFER, Client, Echo, broken, compressed, far_end, text
+from ..support.views import Echo, Recorder
+from .large import LARGE, MIB, OFFER, Client, broken, compressed, far_end, text
 
 # In order
 

@@ -16,8 +16,8 @@ from duck.contrib.websockets.protocol.loop import threads
 from duck.contrib.websockets.protocol.send_queue import SendQueue
 from duck.contrib.websockets.sansio.connection import Connection
 
-from ..support.views import Recorder
-from .large import LARGE, OFFER, Client, Echo, compressed, far_end
+from ..support.views import Echo, Recorder
+from .large import LARGE, OFFER, Client, compressed, far_end
 
 
 async def test_a_close_frame_is_answered_after_the_large_message_before_it(connect):
@@ -92,7 +92,7 @@ async def test_decompression_beyond_the_deadline_is_abandoned(connect, gate, log
     assert entry.message.endswith(" /': 2 messages were not handled in time")
 
 
-async def test_an_application_gets_a_message_decompressed_after_the_loss(serving_asgi, dial, gate, log):
+async def test_an_application_gets_a_message_decompressed_after_the_loss(serving_asgi, dial, gate, until, log):
     """uvicorn is notified of the loss at once, and the application gets the message before it."""
     received = []
 
@@ -109,8 +109,7 @@ async def test_an_application_gets_a_message_decompressed_after_the_loss(serving
         await held.entered.wait()
         for connection in server.state.connections:
             connection.transport.abort()
-        while server.state.connections:  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
+        await until(lambda: not server.state.connections)
         held.open()
     kinds = [event["type"] for event in received]
     assert kinds == ["websocket.connect", "websocket.receive", "websocket.disconnect"]

@@ -10,15 +10,9 @@ import pytest
 from duck.contrib.websockets import Frame, OpCode, WebSocketView
 
 from ..support.servers import SLOW
+from ..support.views import Quiet
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = OpCode
-
-
-class Quiet(WebSocketView):
-    """Sends nothing by itself."""
-
-    async def on_receive(self, message, opcode):
-        raise AssertionError("nothing is sent to this view")
 
 
 # Awaiting

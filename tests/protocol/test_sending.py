@@ -7,20 +7,14 @@ import random
 
 import pytest
 
-from duck.contrib.websockets import ConnectionClosed, Frame, OpCode, WebSocketView, broadcast
+from duck.contrib.websockets import ConnectionClosed, Frame, OpCode, broadcast
 
 from ..support.servers import SLOW
+from ..support.views import Quiet
 
 pytestmark = pytest.mark.in_memory
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = OpCode
-
-
-class Quiet(WebSocketView):
-    """Sends nothing by itself."""
-
-    async def on_receive(self, message, opcode):
-        raise AssertionError("nothing is sent to this view")
 
 
 class Text(str):

@@ -156,7 +156,7 @@ async def test_empty_messages_that_wait_are_bounded(message):
         ws.drop()
 
 
-async def test_empty_messages_keep_their_order_and_opcodes_while_handlers_wait():
+async def test_empty_messages_keep_their_order_and_opcodes_while_handlers_wait(until):
     """They are over before their handler begins."""
 
     class Reading(WebSocketView):
@@ -172,7 +172,6 @@ async def test_empty_messages_keep_their_order_and_opcodes_while_handlers_wait()
     async with connect_in_memory(Reading) as ws:
         for opcode, data in sent:
             await ws.send(data, opcode)
-        while not seen:  # noqa: ASYNC110
-            await asyncio.sleep(0)
+        await until(lambda: seen)
         gate.set()
     assert seen == sent

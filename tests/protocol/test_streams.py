@@ -7,15 +7,11 @@ import pytest
 from duck.contrib.websockets import ConnectionClosed, Frame, OpCode, WebSocketView
 
 from ..support.servers import SLOW
+from ..support.views import Quiet
 
 pytestmark = pytest.mark.in_memory
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = OpCode
-
-
-class Quiet(WebSocketView):
-    async def on_receive(self, message, opcode):
-        raise AssertionError("nothing is sent to this view")
 
 
 async def asynchronous(parts):

@@ -6,7 +6,23 @@ from typing import Any, ClassVar
 
 from duck.contrib.websockets import Frame, OpCode, WebSocketView
 
-__all__ = ["Gates", "Listed", "Noting", "OpcodeRecorder", "Recorder"]
+__all__ = ["Echo", "Gates", "Listed", "Noting", "OpcodeRecorder", "Quiet", "Recorder"]
+
+
+class Quiet(WebSocketView):
+    """Sends nothing by itself, and must receive nothing."""
+
+    PING_INTERVAL = None
+
+    async def on_receive(self, message: bytes, opcode: OpCode) -> None:
+        raise AssertionError("nothing is sent to this view")
+
+
+class Echo(WebSocketView):
+    """Repeats its messages."""
+
+    async def on_receive(self, message: bytes, opcode: OpCode) -> None:
+        await self.send(message, opcode)
 
 
 class Noting(WebSocketView):
@@ -44,8 +60,8 @@ class OpcodeRecorder(Noting):
         self.events.append(frame.payload if frame else None)
 
 
-class Listed(WebSocketView):
-    """Echoes; each subclass has a list of its views."""
+class Listed(Echo):
+    """Each subclass has a list of its views."""
 
     views: ClassVar[list[Any]] = []
 
@@ -55,9 +71,6 @@ class Listed(WebSocketView):
 
     async def on_open(self) -> None:
         self.views.append(self)
-
-    async def on_receive(self, message: bytes, opcode: OpCode) -> None:
-        await self.send(message, opcode)
 
 
 class Gates(WebSocketView):

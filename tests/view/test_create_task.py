@@ -10,6 +10,8 @@ from duck.contrib.websockets import ConnectionClosed, WebSocketView
 from duck.contrib.websockets.client import WebSocketClient, connect
 from duck.contrib.websockets.testing import connect as memory
 
+from ..support.views import Echo
+
 in_memory = pytest.mark.in_memory
 
 
@@ -297,10 +299,6 @@ async def test_a_client_has_tasks_too(serving):
 
         async def on_receive(self, message, opcode):
             self.answers.put_nowait(message)
-
-    class Echo(WebSocketView):
-        async def on_receive(self, message, opcode):
-            await self.send(message)
 
     async with serving(Echo) as server:
         url = f"ws://127.0.0.1:{server.port}/"

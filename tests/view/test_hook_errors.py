@@ -10,6 +10,7 @@ from duck.contrib.websockets import ConnectionClosed, State, WebSocketView
 from duck.contrib.websockets.logging import logger
 from duck.contrib.websockets.testing import connect as memory
 
+from ..support.errors import Panic
 from ..support.views import OpcodeRecorder as Recorder
 
 pytestmark = pytest.mark.in_memory
@@ -273,10 +274,6 @@ async def test_an_error_ends_its_own_connection_only(serving, dial, log):
         two.send("good")
         assert await two.message() == "good"
     assert len(log()) == 1
-
-
-class Panic(BaseException):
-    """An error of an extension written in Rust, which is no Exception."""
 
 
 @pytest.mark.parametrize("when", ["in the call", "at once", "after a wait"])
