@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duck.contrib.websockets.codec import pure
-from duck.contrib.websockets.exceptions import codec_error
 
 MASK = b"\x02\x81\x21\x3d"
 BYTES = bytes(i * 151 + 7 & 0xFF for i in range(512))
@@ -311,22 +310,6 @@ def test_utf8_state_refuses_other_arguments(codec, data):
 
 
 # The twins, and the tiers
-
-
-def public(module):
-    return {name: value for name, value in vars(module).items() if not name.startswith("_")}
-
-
-def test_the_codecs_have_the_same_numbers(codec):
-    numbers = {name: value for name, value in public(codec).items() if isinstance(value, int)}
-    assert numbers == {name: value for name, value in public(pure).items() if isinstance(value, int)}
-    assert {name for name in pure.numbers.__all__ if name != "NOT_TEXT"} == set(numbers)
-    assert {type(number) for number in numbers.values()} == {int}
-
-
-def test_every_error_number_has_its_exception(codec):
-    for number in range(codec.RESERVED_BITS, codec.TOO_MANY_EMPTY_FRAGMENTS + 1):
-        assert str(codec_error(number))
 
 
 TIERS = ["words", "sse2", "ssse3", "avx2", "neon"]

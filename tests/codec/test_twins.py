@@ -46,6 +46,16 @@ def test_the_codecs_have_the_same_names(compiled):
     assert public(vars(compiled)) == set(pure.__all__) <= set(vars(pure))
 
 
+def test_the_codecs_have_the_same_numbers(compiled):
+    ours, theirs = (
+        {name: value for name, value in vars(codec).items() if name in public(vars(codec)) and isinstance(value, int)}
+        for codec in (pure, compiled)
+    )
+    assert ours == theirs
+    assert {*pure.numbers.__all__} - {"NOT_TEXT"} == {*ours}
+    assert {type(number) for number in theirs.values()} == {int}
+
+
 def test_functions_have_the_same_parameters(compiled):
     for name in FUNCTIONS:
         assert parameters_of(getattr(compiled, name)) == parameters_of(getattr(pure, name)), name

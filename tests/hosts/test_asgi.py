@@ -241,14 +241,6 @@ async def test_on_our_protocol_for_uvicorn_a_view_has_the_whole_connection(servi
         await closing
 
 
-async def test_a_server_that_shuts_down_does_not_wait_for_clients_for_long(serving_asgi, dial, monkeypatch):
-    monkeypatch.setattr("duck.contrib.websockets.uvicorn.WebSocketProtocol.SHUTDOWN_TIMEOUT", 0.05)
-    async with serving_asgi(Talker.as_asgi()) as server, dial(server) as peer:
-        await peer.head()
-        await server.shut_down()
-        assert await peer.closing() == (1012, "")
-
-
 async def test_missing_features_of_asgi_are_logged_once(serving_asgi, dial, caplog):
     caplog.set_level(logging.WARNING, "duck.contrib.websockets")
     async with (

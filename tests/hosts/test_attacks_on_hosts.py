@@ -370,13 +370,6 @@ async def test_a_bomb_is_refused_by_its_decompressed_size(host, dial, fragments)
         await still_serves(server, dial)
 
 
-async def test_the_limit_holds_for_uncompressed_messages_too(host, dial):
-    async with connected(host, dial, headers=COMPRESSED) as (_, peer):
-        peer.write(announcing(0x82, MIB + MIB))
-        assert await peer.closing() == (1009, "message too big")
-        assert not host.handled
-
-
 async def test_a_ping_between_compressed_fragments_is_answered_uncompressed(host, dial):
     """aiohttp: the ping made it forget that the message is compressed. The answer to the ping is not compressed."""
     compressed = PerMessageDeflate("permessage-deflate").compress(b"quack " * 100, fin=False)
@@ -390,14 +383,6 @@ async def test_a_ping_between_compressed_fragments_is_answered_uncompressed(host
             peer.reader.readexactly, mask_required=False, extensions=[PerMessageDeflate("permessage-deflate")]
         )
         assert (answer.opcode, answer.payload) == (TEXT, b"quack " * 100)
-
-
-@pytest.mark.parametrize("data", [frame(PING, rsv=RSV1), frame(CLOSE, rsv=RSV1), frame(TEXT, b"x", rsv=RSV2)])
-async def test_reserved_bits_are_refused_with_compression_too(host, dial, data):
-    """picows: they passed once deflate was agreed on."""
-    async with connected(host, dial, headers=COMPRESSED) as (_, peer):
-        peer.write(data)
-        assert await peer.closing() == (1002, "reserved bits set")
 
 
 @pytest.mark.parametrize("bits", ["0", "7", "16", "015", '""', "9" * 1000])

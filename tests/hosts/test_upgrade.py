@@ -16,6 +16,8 @@ from duck.contrib.websockets.protocol.transports import end_stream
 from duck.http.request import HttpRequest
 from duck.server import Limits
 
+from ..support.frames import close
+from ..support.peers import Peer
 from ..support.views import Echo
 
 MIB = 2**20
@@ -243,7 +245,7 @@ async def test_allowed_origins_replace_the_servers_own(serving, dial):
 
 
 async def test_frames_behind_the_request_are_handled(connect):
-    frames = [Frame(OpCode.TEXT, payload=b"%d" % i).serialize(mask=True) for i in range(20)]
+    frames = [Peer.serialize(str(i)) for i in range(20)]
     async with connect(Echo, behind=b"".join(frames)) as session:
         for i in range(20):
             assert await session.peer.message() == str(i)
@@ -253,7 +255,7 @@ async def test_frames_behind_the_request_are_handled(connect):
 
 @pytest.mark.parametrize("cut", [1, 2, 5, 6, 7, 100, 70_000])
 async def test_a_frame_may_begin_behind_the_request(connect, cut):
-    frame = Frame(OpCode.BINARY, payload=bytes(70_000)).serialize(mask=True)
+    frame = Peer.serialize(bytes(70_000))
     async with connect(Echo, behind=frame[:cut]) as session:
         session.peer.write(frame[cut:])
         assert await session.peer.message() == bytes(70_000)
@@ -267,8 +269,8 @@ async def test_bytes_behind_the_request_are_not_overtaken_by_later_reads(connect
     class View(Echo):
         MAX_FRAME_SIZE = None
 
-    frames = [Frame(OpCode.BINARY, payload=i.to_bytes(2) + bytes(size)).serialize(mask=True) for i in range(2)]
-    frames += [Frame(OpCode.TEXT, payload=b"%d" % i).serialize(mask=True) for i in range(2 * MIB // size)]
+    frames = [Peer.serialize(i.to_bytes(2) + bytes(size)) for i in range(2)]
+    frames += [Peer.serialize(str(i)) for i in range(2 * MIB // size)]
     async with connect(View, by_run=by_run, behind=b"".join(frames)) as session:
         for i in range(2):
             assert await session.peer.message() == i.to_bytes(2) + bytes(size)
@@ -277,8 +279,7 @@ async def test_bytes_behind_the_request_are_not_overtaken_by_later_reads(connect
 
 
 async def test_a_close_frame_behind_the_request_is_answered(connect):
-    closing = Frame(OpCode.CLOSE, payload=b"\x03\xe8").serialize(mask=True)
-    async with connect(Echo, behind=closing) as session:
+    async with connect(Echo, behind=close()) as session:
         assert await session.peer.closing() == (1000, "")
         assert await session.peer.rest() == []
         await session.ended()
@@ -296,8 +297,7 @@ async def test_messages_behind_the_request_are_answered_before_the_close_frame(c
 
 
 async def test_a_breach_behind_the_request_is_answered_with_its_code(connect):
-    message = Frame(OpCode.TEXT, payload=b"first").serialize(mask=True)
-    async with connect(Echo, behind=message + b"\x83\x80") as session:
+    async with connect(Echo, behind=Peer.serialize("first") + b"\x83\x80") as session:
         assert await session.peer.message() == "first"
         assert await session.peer.closing() == (1002, "reserved opcode")
         assert await session.peer.rest() == []
@@ -313,8 +313,7 @@ async def test_on_open_precedes_messages_sent_with_the_request(connect):
         async def on_receive(self, message, opcode):
             await self.send(message)
 
-    behind = Frame(OpCode.TEXT, payload=b"early").serialize(mask=True)
-    async with connect(View, behind=behind) as session:
+    async with connect(View, behind=Peer.serialize("early")) as session:
         assert [await session.peer.message() for _ in range(3)] == ["open", "ready", "early"]
 
 

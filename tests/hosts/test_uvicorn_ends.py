@@ -6,7 +6,7 @@ import pytest
 
 from duck.contrib.websockets import CloseCode, OpCode, WebSocketView
 
-from .applications import ACCEPT, App, answering
+from .applications import ACCEPT, App, Echo, answering
 
 pytest.importorskip("uvicorn")
 
@@ -142,8 +142,9 @@ async def test_a_server_that_shuts_down_closes_with_1012(serving_asgi, dial):
 
 
 @pytest.mark.usefixtures("quick_shutdown")
-async def test_a_server_that_shuts_down_does_not_wait_for_silent_clients(serving_asgi, dial):
-    async with serving_asgi(App()) as server, dial(server) as peer:
+@pytest.mark.parametrize("app", [Echo.as_asgi(), App()], ids=["view", "application"])
+async def test_a_server_that_shuts_down_does_not_wait_for_silent_clients(serving_asgi, dial, app):
+    async with serving_asgi(app) as server, dial(server) as peer:
         await peer.head()
         await server.shut_down()
         assert await peer.closing() == (1012, "")

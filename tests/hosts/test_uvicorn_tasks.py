@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from duck.contrib.websockets import Frame, OpCode
+from duck.contrib.websockets import OpCode
 
 from ..support.errors import Panic
 from .applications import ACCEPT, App, answering, settled
@@ -96,7 +96,7 @@ async def test_pings_are_sent_at_uvicorns_interval(serving_asgi, dial, timeout):
             ping = await peer.frame()
             assert ping.opcode == OpCode.PING
             if timeout is not None:
-                peer.send(Frame(OpCode.PONG, payload=ping.payload))
+                peer.pong(ping.payload)
 
 
 # The application's task

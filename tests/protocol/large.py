@@ -29,8 +29,13 @@ def far_end():
     return PerMessageDeflate("permessage-deflate", client_max_window_bits=12, server_max_window_bits=12)
 
 
+def encoded(end, payload, opcode=OpCode.TEXT):
+    """A frame with a message that is compressed."""
+    return end.encode(Frame(opcode, payload=payload))
+
+
 def compressed(end, payload, opcode=OpCode.TEXT):
-    return end.encode(Frame(opcode, payload=payload)).serialize(mask=True)
+    return encoded(end, payload, opcode).serialize(mask=True)
 
 
 def broken(size=200_000):
@@ -46,13 +51,8 @@ class Client:
         self.end = far_end()
 
     def send(self, *messages):
-        """Sends messages and frames, all in one piece."""
-        self.peer.write(
-            b"".join(
-                message.serialize(mask=True) if isinstance(message, Frame) else compressed(self.end, message)
-                for message in messages
-            )
-        )
+        """Sends messages, and frames as they are, all in one piece."""
+        self.peer.send(*(message if isinstance(message, Frame) else encoded(self.end, message) for message in messages))
 
     async def frame(self):
         return await Frame.parse(self.peer.reader.readexactly, mask_required=False, extensions=[self.end])

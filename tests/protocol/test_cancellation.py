@@ -4,8 +4,10 @@ import asyncio
 
 import pytest
 
-from duck.contrib.websockets import WebSocketView
+from duck.contrib.websockets import Frame, OpCode, WebSocketView
 from duck.contrib.websockets.protocol import stepping
+
+from ..support.views import Gates
 
 
 async def test_the_handler_before_may_always_be_cancelled(connect):
@@ -34,7 +36,7 @@ async def test_the_handler_before_may_always_be_cancelled(connect):
 
 
 async def test_a_cancellation_of_another_origin_is_an_error(connect, log):
-    """Before the first wait and after it; also where the task was cancelled before."""
+    """Before the first wait, during it and after it; also where the task was cancelled before."""
 
     class View(WebSocketView):
         async def on_receive(self, message, opcode):
@@ -47,17 +49,21 @@ async def test_a_cancellation_of_another_origin_is_an_error(connect, log):
                 return
             if message == b"later":
                 await asyncio.sleep(0)
-            other = asyncio.get_running_loop().create_future()
-            other.cancel()
+            loop = asyncio.get_running_loop()
+            other = loop.create_future()
+            if message == b"meanwhile":
+                loop.call_soon(other.cancel)
+            else:
+                other.cancel()
             await other
 
-    for message in ("now", "later"):
+    for message in ("now", "meanwhile", "later"):
         async with connect(View) as session:
             session.peer.send("handled")
             assert await session.peer.message() == "handled"
             session.peer.send(message)
             assert await session.peer.closing() == (1011, "internal error")
-    assert len(log()) == 2
+    assert [type(entry.error) for entry in log()] == [asyncio.CancelledError] * 3
 
 
 @pytest.mark.parametrize("waits", [False, True])
@@ -164,3 +170,154 @@ async def test_a_cancellation_before_the_second_step_reaches_the_future_of_the_f
     assert waited_for.cancelled()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+# The messages behind a handler that is cancelled
+
+
+async def test_a_handler_may_be_cancelled_by_another(connect, log):
+    """The cancellation ends that handler, and neither the connection nor later messages."""
+
+    class View(WebSocketView):
+        tasks = ()
+
+        async def on_receive(self, message, opcode):
+            if message == b"stop":
+                for task in self.tasks:
+                    task.cancel()
+                await self.send("stopped")
+                return
+            self.tasks = (*self.tasks, asyncio.current_task())
+            await self.send("started")
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                await self.send("cancelled")
+                raise
+
+    async with connect(View) as session:
+        peer = session.peer
+        for _ in range(3):
+            peer.send("wait")
+            assert await peer.message() == "started"
+            peer.send("stop")
+            assert [await peer.message(), await peer.message()] == ["stopped", "cancelled"]
+        assert await peer.settled() == []
+    assert not log()
+
+
+async def test_messages_behind_a_handler_that_was_cancelled_are_handled(connect, log):
+    class View(Gates):
+        MAX_CONCURRENT_MESSAGES = 1
+        task = None
+
+        async def on_receive(self, message, opcode):
+            self.task = self.task or asyncio.current_task()
+            await super().on_receive(message, opcode)
+
+    async with connect(View) as session:
+        view, peer = session.view, session.peer
+        peer.send("a", "b", "c")
+        await view.until(lambda: view.events)
+        view.gate("b").set()
+        view.gate("c").set()
+        view.task.cancel()
+        assert [await peer.message(), await peer.message()] == ["b", "c"]
+        peer.send("b")
+        assert await peer.message() == "b"
+    assert not log()
+
+
+async def test_messages_behind_an_on_open_that_was_cancelled_are_handled(connect, log):
+    class View(Gates):
+        async def on_open(self):
+            self.opening = asyncio.current_task()
+            self.note("opening")
+            await asyncio.Event().wait()
+
+    async with connect(View) as session:
+        view, peer = session.view, session.peer
+        view.gate("a").set()
+        view.gate("b").set()
+        peer.send("a", Frame(OpCode.PING))
+        assert (await peer.frame()).opcode == OpCode.PONG
+        assert view.events == ["opening"]
+        view.opening.cancel()
+        assert await peer.message() == "a"
+        peer.send("b")
+        assert await peer.message() == "b"
+    assert not log()
+
+
+@pytest.mark.parametrize("by", ["nobody", "a later handler", "a later handler that then waits"])
+async def test_cancelling_the_task_of_a_handler_that_has_ended_affects_no_other(connect, log, by):
+    """The task may serve other handlers by then, which are not affected."""
+
+    class View(WebSocketView):
+        async def on_receive(self, message, opcode):
+            if message == b"first":
+                self.task = asyncio.current_task()
+            elif message == b"cancel":
+                self.task.cancel()
+                if by == "a later handler that then waits" and self.task is asyncio.current_task():
+                    with pytest.raises(asyncio.CancelledError):
+                        await asyncio.sleep(0)
+            await self.send(message)
+
+    async with connect(View) as session:
+        peer = session.peer
+        for _ in range(3):
+            peer.send("first")
+            assert await peer.message() == "first"
+            if by == "nobody":
+                session.view.task.cancel()
+                peer.send("between")
+                await asyncio.sleep(0)
+                assert await peer.message() == "between"
+            else:
+                peer.send("cancel", "behind")
+                assert {await peer.message(), await peer.message()} == {"cancel", "behind"}
+        peer.send("last")
+        assert await peer.message() == "last"
+    assert not log()
+
+
+async def test_a_handler_that_swallows_its_cancellation_goes_on(connect, log):
+    class View(Gates):
+        async def on_receive(self, message, opcode):
+            self.task = asyncio.current_task()
+            try:
+                await super().on_receive(message, opcode)
+            except asyncio.CancelledError:
+                await self.send("survived")
+
+    async with connect(View) as session:
+        view, peer = session.view, session.peer
+        peer.send("a")
+        await view.until(lambda: view.events)
+        view.task.cancel()
+        assert await peer.message() == "survived"
+        view.gate("b").set()
+        peer.send("b")
+        assert await peer.message() == "b"
+    assert not log()
+
+
+async def test_messages_that_wait_at_the_cancellation_of_all_tasks_are_not_handled(connect, until):
+    """As `asyncio.run` cancels them at its end: the handler and the end of the connection in one pass of the loop."""
+
+    class View(WebSocketView):
+        MAX_CONCURRENT_MESSAGES = 1
+
+        async def on_receive(self, message, opcode):
+            await asyncio.Event().wait()
+
+    async with connect(View) as session:
+        session.peer.send("a", "b", "c")
+        await session.peer.settled()
+        session.peer.leave()
+        protocol = session.view._protocol
+        await until(lambda: protocol.hooks._emptied)
+        handlers = {*protocol.consumer.workers}
+        for task in [*handlers, *(asyncio.all_tasks() - handlers - {asyncio.current_task()})]:
+            task.cancel()

@@ -9,6 +9,7 @@ import pytest
 from duck.contrib.websockets import Frame, OpCode, State, broadcast
 
 from ..support import views
+from ..support.frames import RSV1, close, frame
 from ..support.servers import SLOW
 
 MIB = 2**20
@@ -140,11 +141,11 @@ async def test_messages_to_a_peer_that_is_gone_cause_no_log_line(connect, broadc
 BREACHES = {
     "reserved opcode": (b"\x83\x80", 1002),
     "no mask": (b"\x81\x01x", 1002),
-    "text that is not UTF-8": (Frame(OpCode.TEXT, payload=b"\xff").serialize(mask=True), 1007),
-    "close code 1006": (Frame(OpCode.CLOSE, payload=b"\x03\xee").serialize(mask=True), 1002),
-    "close reason that is not UTF-8": (Frame(OpCode.CLOSE, payload=b"\x03\xe8\xff").serialize(mask=True), 1007),
-    "too big": (Frame(OpCode.BINARY, payload=bytes(MIB + 1)).serialize(mask=True), 1009),
-    "reserved bits": (Frame(OpCode.TEXT, rsv1=True).serialize(mask=True), 1002),
+    "text that is not UTF-8": (frame(OpCode.TEXT, b"\xff"), 1007),
+    "close code 1006": (close(1006), 1002),
+    "close reason that is not UTF-8": (frame(OpCode.CLOSE, b"\x03\xe8\xff"), 1007),
+    "too big": (frame(OpCode.BINARY, bytes(MIB + 1)), 1009),
+    "reserved bits": (frame(OpCode.TEXT, rsv=RSV1), 1002),
 }
 
 
@@ -211,25 +212,20 @@ async def test_bytes_behind_a_close_frame_are_ignored(connect):
 # A peer that takes its time
 
 
-KINDS = pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
-
-
 def far_behind(session):
     """Sends more than the sockets hold, and closes."""
     sent = asyncio.ensure_future(session.view.send_binary(bytes(8 * MIB)))
     return asyncio.gather(sent, session.view.send_close(4001), return_exceptions=True)
 
 
-@KINDS
-async def test_a_peer_that_reads_is_not_cut(connect, tls, secure):
+async def test_a_peer_that_reads_is_not_cut(connect, either_tls):
     """The transfer takes many times CLOSE_TIMEOUT."""
 
     class View(Recorder):
         MAX_FRAME_SIZE = MIB // 4
         CLOSE_TIMEOUT = 500
 
-    options = {"receive_buffer": 65536, "read_limit": 65536, "tls": tls if secure else None}
-    async with connect(View, **options) as session:
+    async with connect(View, receive_buffer=65536, read_limit=65536, tls=either_tls) as session:
         session.view.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**19)  # so that bytes wait at each check
         sending = far_behind(session)
         await asyncio.sleep(0)
@@ -246,13 +242,11 @@ async def test_a_peer_that_reads_is_not_cut(connect, tls, secure):
         assert session.view.events == ["open", ("close", b"\x0f\xa1")]
 
 
-@KINDS
-async def test_a_peer_that_does_not_read_is_cut(connect, tls, secure):
+async def test_a_peer_that_does_not_read_is_cut(connect, either_tls):
     class View(Recorder):
         CLOSE_TIMEOUT = 0.2
 
-    options = {**SLOW, "tls": tls if secure else None}
-    async with connect(View, **options) as session:
+    async with connect(View, **SLOW, tls=either_tls) as session:
         session.peer.writer.transport.pause_reading()
         sending = far_behind(session)
         await session.ended()
@@ -260,12 +254,11 @@ async def test_a_peer_that_does_not_read_is_cut(connect, tls, secure):
         assert session.view.events == ["open", ("close", None)]
 
 
-@KINDS
-async def test_a_peer_that_stays_behind_its_close_frame_is_not_waited_for(connect, tls, secure):
+async def test_a_peer_that_stays_behind_its_close_frame_is_not_waited_for(connect, either_tls):
     """TLS would wait for the peer's end, but the closing handshake is complete."""
 
     async def closed_first_by(first):
-        async with connect(Recorder, tls=tls if secure else None) as session:
+        async with connect(Recorder, tls=either_tls) as session:
             peer = session.peer
             if first == "view":
                 await session.view.send_close(4001)
@@ -281,11 +274,10 @@ async def test_a_peer_that_stays_behind_its_close_frame_is_not_waited_for(connec
 # A peer that is told why while it sends
 
 
-@KINDS
-async def test_a_peer_that_is_still_sending_is_read_on(connect, until, tls, secure, monkeypatch):
+async def test_a_peer_that_is_still_sending_is_read_on(connect, until, either_tls, monkeypatch):
     """Our side of the stream stays open meanwhile, as a proxy may end both when one ends."""
     monkeypatch.setattr("duck.contrib.websockets.protocol.closing.Drain.QUIET", 30)
-    async with connect(Recorder, tls=tls if secure else None) as session:
+    async with connect(Recorder, tls=either_tls) as session:
         peer = session.peer
         peer.write(BREACHES["too big"][0])
         assert await peer.closing() == (1009, "message too big")
@@ -303,11 +295,10 @@ async def test_a_peer_that_is_still_sending_is_read_on(connect, until, tls, secu
         assert await peer.rest() == []
 
 
-@KINDS
-async def test_the_answer_to_the_close_frame_of_a_breach_ends_the_connection(connect, tls, secure, monkeypatch):
+async def test_the_answer_to_the_close_frame_of_a_breach_ends_the_connection(connect, either_tls, monkeypatch):
     """The end is immediate; it does not wait for the quiet of the peer."""
     monkeypatch.setattr("duck.contrib.websockets.protocol.closing.Drain.QUIET", 30)
-    async with connect(Recorder, tls=tls if secure else None) as session:
+    async with connect(Recorder, tls=either_tls) as session:
         session.peer.write(b"\x83\x80")
         assert await session.peer.closing() == (1002, "reserved opcode")
         session.peer.close(1002)
@@ -334,17 +325,14 @@ async def test_a_peer_that_never_stops_sending_is_read_for_so_long(connect, monk
 
 
 SCRIPT = [
-    frame.serialize(mask=True)
-    for frame in (
-        Frame(OpCode.TEXT, payload=b"one"),
-        Frame(OpCode.PING, payload=b"?"),
-        Frame(OpCode.BINARY, False, b"t"),
-        Frame(OpCode.PING),
-        Frame(OpCode.CONTINUATION, True, b"wo"),
-        Frame(OpCode.BINARY, payload=bytes(200)),
-        Frame(OpCode.CLOSE, payload=b"\x03\xe8"),
-        Frame(OpCode.TEXT, payload=b"behind"),
-    )
+    frame(OpCode.TEXT, b"one"),
+    frame(OpCode.PING, b"?"),
+    frame(OpCode.BINARY, b"t", fin=False),
+    frame(OpCode.PING),
+    frame(OpCode.CONTINUATION, b"wo"),
+    frame(OpCode.BINARY, bytes(200)),
+    close(),
+    frame(OpCode.TEXT, b"behind"),
 ]
 ENDS = list(itertools.accumulate(map(len, SCRIPT)))
 STEPS = [*range(0, ENDS[4] + 10, 3), *range(ENDS[5] - 5, ENDS[-1] + 1, 3)]

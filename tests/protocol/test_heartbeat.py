@@ -49,24 +49,22 @@ async def frames_for(peer, seconds):
         return frames
 
 
-def pong(peer):
-    return lambda frame: peer.send(Frame(PONG, payload=frame.payload))
-
-
 async def test_an_answer_to_another_ping_is_not_measured(connect):
     async with connect(View) as session:
         ping = await session.peer.frame()
-        session.peer.send(Frame(PONG), Frame(PONG, payload=b"12345"), Frame(PONG, payload=b"x" * 125))
+        for payload in (b"", b"12345", b"x" * 125):
+            session.peer.pong(payload)
         await session.peer.settled()
         assert session.view.latency is None
-        session.peer.send(*2 * [Frame(PONG, payload=ping.payload)])
+        for _ in range(2):
+            session.peer.pong(ping.payload)
         await session.peer.settled()
         assert session.view.latency is not None
 
 
 ANSWERS = {
-    "pong": lambda peer, ping: pong(peer)(ping),
-    "another pong": lambda peer, ping: peer.send(Frame(PONG)),
+    "pong": lambda peer, ping: peer.pong(ping.payload),
+    "another pong": lambda peer, ping: peer.pong(),
     "ping": lambda peer, ping: peer.ping(),
     "message": lambda peer, ping: peer.send("x"),
     "part of a message": lambda peer, ping: peer.send(Frame(0 if peer.begun else TEXT, False, b"x")),
@@ -134,10 +132,10 @@ async def test_a_late_answer_ends_the_backoff(connect):
         ping = await session.peer.frame()
         assert now() == about(20)
         await asyncio.sleep(15)  # a miss
-        pong(session.peer)(ping)
+        session.peer.pong(ping.payload)
         assert (await session.peer.frame()).opcode == PING
         assert now() - 35 < Default.RECEIVE_TIMEOUT / 10 + 1
-        pong(session.peer)(ping)
+        session.peer.pong(ping.payload)
         last = now()
         assert (await session.peer.frame()).opcode == PING
         assert now() - last == about(20)
@@ -217,7 +215,7 @@ async def test_a_ping_goes_between_the_parts_of_a_message(connect):
         assert (await peer.frame()).payload == b"a"
         ping = await peer.frame()
         assert ping.opcode == PING
-        pong(peer)(ping)
+        peer.pong(ping.payload)
         pinged.set()
         await sending
         assert (await peer.frame()).payload == b"b"
@@ -256,7 +254,7 @@ async def test_a_loop_of_the_views_own_may_call_the_usual_one(connect):
         for _ in range(3):
             ping = await session.peer.frame()
             assert ping.opcode == PING
-            pong(session.peer)(ping)
+            session.peer.pong(ping.payload)
         await session.peer.settled()
         assert session.view.latency is not None
         session.peer.close()

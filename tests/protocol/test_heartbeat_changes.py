@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from duck.contrib.websockets import Frame, OpCode, WebSocketView
+from duck.contrib.websockets import OpCode, WebSocketView
 
 pytestmark = pytest.mark.in_memory
 
@@ -32,7 +32,7 @@ async def pings_for(peer, seconds):
                 frame = await peer.frame()
                 assert frame.opcode == OpCode.PING
                 times.append(loop.time() - begin)
-                peer.send(Frame(OpCode.PONG, payload=frame.payload))
+                peer.pong(frame.payload)
     except TimeoutError:
         return times
 

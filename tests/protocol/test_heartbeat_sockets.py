@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from duck.contrib.websockets import Frame, OpCode, WebSocketView
+from duck.contrib.websockets import OpCode, WebSocketView
 
 from ..support.servers import SLOW
 
@@ -26,10 +26,6 @@ class View(WebSocketView):
 
     async def on_receive(self, message, opcode):
         self.events.append(message)
-
-
-def pong(peer):
-    return lambda frame: peer.send(Frame(OpCode.PONG, payload=frame.payload))
 
 
 def after_long(session, seconds=1000):
@@ -52,7 +48,7 @@ async def test_pings_are_sent_and_their_answers_measured(connect):
         assert (ping.opcode, ping.fin) == (OpCode.PING, True)
         assert 0 < len(ping.payload) <= 125
         await asyncio.sleep(0.01)  # uvloop's clock counts milliseconds, and may be one late
-        pong(peer)(ping)
+        peer.pong(ping.payload)
         await peer.settled()
         assert 0.008 <= view.latency <= loop.time() - begun + 0.001
         # The next pong differs from the first.
@@ -63,8 +59,7 @@ async def test_pings_are_sent_and_their_answers_measured(connect):
         assert view.events == []
 
 
-@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
-async def test_a_peer_that_reads_slowly_is_not_silent(connect, tls, secure):
+async def test_a_peer_that_reads_slowly_is_not_silent(connect, either_tls):
     """TLS does not count the bytes of the socket below it, which refills the send queue."""
 
     class Strict(View):
@@ -72,8 +67,7 @@ async def test_a_peer_that_reads_slowly_is_not_silent(connect, tls, secure):
         RECEIVE_TIMEOUT = 500
         MAX_FRAME_SIZE = 2**18
 
-    options = {"receive_buffer": 65536, "read_limit": 65536, "tls": tls if secure else None}
-    async with connect(Strict, **options) as session:
+    async with connect(Strict, receive_buffer=65536, read_limit=65536, tls=either_tls) as session:
         session.view.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**19)  # so that bytes wait at each check
         sending = [asyncio.ensure_future(session.view.send_binary(bytes(2**22))) for _ in range(3)]
         for number in range(48):
@@ -84,8 +78,7 @@ async def test_a_peer_that_reads_slowly_is_not_silent(connect, tls, secure):
         await asyncio.gather(*sending)
 
 
-@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
-async def test_a_peer_that_does_not_read_is_silent(connect, tls, secure):
+async def test_a_peer_that_does_not_read_is_silent(connect, either_tls):
     """This holds while the waiting bytes grow, too."""
 
     class Strict(View):
@@ -99,8 +92,7 @@ async def test_a_peer_that_does_not_read_is_silent(connect, tls, secure):
                 self.SENDING.add_done_callback(lambda sent: sent.cancelled() or sent.exception())
                 await asyncio.sleep(0.02)
 
-    options = {**SLOW, "tls": tls if secure else None}
-    async with connect(Strict, **options) as session:
+    async with connect(Strict, **SLOW, tls=either_tls) as session:
         session.peer.writer.transport.pause_reading()
         await session.ended(10)
         assert (session.view.close_code, session.view.close_reason) == (1001, "nothing received for too long")
@@ -114,7 +106,7 @@ async def test_a_busy_loop_is_not_taken_for_a_dead_peer(connect, monkeypatch):
         for _ in range(2):
             ping = await peer.frame()
             assert ping.opcode == OpCode.PING
-            pong(peer)(ping)
+            peer.pong(ping.payload)
             time.sleep(0.12)  # noqa: ASYNC251
         assert session.view.close_code is None
 
@@ -137,8 +129,7 @@ async def test_a_silent_peer_is_dropped_whether_or_not_reading_is_on_hold(connec
         await session.ended()
 
 
-@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
-async def test_a_peer_that_has_filled_the_receive_buffer_is_not_silent(connect, until, tls, secure):
+async def test_a_peer_that_has_filled_the_receive_buffer_is_not_silent(connect, until, either_tls):
     """Nothing more can arrive while reading is on hold."""
 
     class Busy(View):
@@ -150,7 +141,7 @@ async def test_a_peer_that_has_filled_the_receive_buffer_is_not_silent(connect, 
             await go_on.wait()
 
     go_on = asyncio.Event()
-    async with connect(Busy, tls=tls if secure else None) as session:
+    async with connect(Busy, tls=either_tls) as session:
         session.peer.send(*[bytes(2**16)] * 256)
         await until(lambda: session.view._protocol.is_receive_buffer_full)
         for _ in range(3):
@@ -178,7 +169,7 @@ async def test_a_peer_that_sends_while_reading_is_on_hold_is_alive(connect):
         for _ in range(4):
             frame = await session.peer.frame()
             assert frame.opcode == OpCode.PING
-            session.peer.send(Frame(OpCode.PONG, payload=frame.payload))
+            session.peer.pong(frame.payload)
             after_long(session)
         assert not session.view.request.transport.is_reading()
         assert session.view.close_code is None

@@ -47,7 +47,7 @@ async def test_a_pong_answers_the_pings_before_it_and_no_later_one(connect):
         peer.send(Frame(OpCode.PONG), Frame(OpCode.PONG, payload=b"1"), Frame(OpCode.PONG, payload=b"9" * 125))
         await peer.settled()
         assert not any(wait.done() for wait in waits)
-        peer.send(Frame(OpCode.PONG, payload=payloads[1]))
+        peer.pong(payloads[1])
         first, second = await asyncio.gather(*waits[:2])
         assert first >= second == session.view.latency
         assert not waits[2].done()
@@ -62,7 +62,7 @@ async def test_the_pong_of_a_later_heartbeat_answers_too(connect):
     async with connect(Beating) as session:
         wait = asyncio.create_task(session.view.ping())
         _, payload = await pings(session.peer, 2)
-        session.peer.send(Frame(OpCode.PONG, payload=payload))
+        session.peer.pong(payload)
         assert await wait > session.view.latency  # that of the heartbeat
 
 

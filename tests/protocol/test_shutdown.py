@@ -6,6 +6,8 @@ import pytest
 
 from duck.contrib.websockets import Frame, OpCode, State, WebSocketView
 
+from ..support.peers import Peer
+
 
 class Waiting(WebSocketView):
     """Waits in its handlers for an event, and notes its hooks."""
@@ -288,7 +290,7 @@ async def test_a_peer_that_goes_is_noticed_although_messages_that_it_sent_with_t
         MAX_CONCURRENT_MESSAGES = MAX_WAITING_MESSAGES = 1
         PING_INTERVAL = None
 
-    behind = 3 * Frame(OpCode.TEXT, payload=b"x").serialize(mask=True)
+    behind = 3 * Peer.serialize("x")
     async with connect(View, behind=behind) as session:
         await session.view.started.wait()
         assert not session.view.request.transport.is_reading()

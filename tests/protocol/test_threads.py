@@ -75,7 +75,7 @@ async def test_an_override_is_called_once_for_a_call_from_another_loop(connect):
         assert await session.peer.message() == "text!"
         pinging = asyncio.ensure_future(in_another_loop(view.ping))
         ping = await session.peer.frame()
-        session.peer.send(Frame(OpCode.PONG, payload=ping.payload[:-1]))
+        session.peer.pong(ping.payload[:-1])
         assert await pinging == view.latency
         closing = asyncio.ensure_future(in_another_loop(lambda: view.close(4000)))
         assert await session.peer.closing() == (4000, "")

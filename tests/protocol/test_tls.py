@@ -5,9 +5,10 @@ import random
 
 import pytest
 
-from duck.contrib.websockets import ConnectionClosed, Frame, OpCode, WebSocketView
+from duck.contrib.websockets import ConnectionClosed, WebSocketView
 from duck.contrib.websockets.protocol.hooks import Hooks
 
+from ..support.peers import Peer
 from ..support.servers import SLOW
 
 MIB = 2**20
@@ -60,7 +61,7 @@ async def test_terminate_may_be_repeated_while_the_peer_does_not_answer(connect,
 
 
 async def test_frames_behind_the_request_are_handled_over_tls(connect, tls):
-    behind = b"".join(Frame(OpCode.TEXT, payload=b"%d" % i).serialize(mask=True) for i in range(50))
+    behind = b"".join(Peer.serialize(str(i)) for i in range(50))
     async with connect(Echo, tls=tls, behind=behind + b"\x81\x84\0\0") as session:
         session.peer.write(b"\0\0last")
         expected = [*map(str, range(50)), "last"]

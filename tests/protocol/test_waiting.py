@@ -121,8 +121,8 @@ async def test_the_end_is_found_while_reading_is_on_hold(connect, until):
 async def test_messages_on_a_unix_socket_are_handled_after_the_peer_has_gone(until, tmp_path):
     """Such a socket has hung up as soon as its peer is closed, even if there is something left to read."""
     path = str(tmp_path / "socket")
-    names = [str(number).encode() for number in range(100)]
-    frames = [Frame(OpCode.TEXT, payload=name).serialize(mask=True) for name in names]
+    names = [str(number) for number in range(100)]
+    frames = [Peer.serialize(name) for name in names]
     views = []
 
     class View(Stuck):
@@ -144,7 +144,7 @@ async def test_messages_on_a_unix_socket_are_handled_after_the_peer_has_gone(unt
         await until(lambda: view.close_code is not None)
         view.go_on.set()
         await view.closed.wait()
-        assert view.handled == names
+        assert view.handled == [name.encode() for name in names]
 
 
 async def test_messages_before_the_end_are_handled_in_order(connect, until):
@@ -173,8 +173,7 @@ async def test_messages_wait_compressed(connect, until, pulls):
 
     compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
     payload = (compressor.compress(bytes(2**20)) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
-    message = Frame(OpCode.BINARY, payload=payload, rsv1=True).serialize(mask=True)
-
+    message = Peer.serialize(Frame(OpCode.BINARY, payload=payload, rsv1=True))
     View = type("View", (Pulling if pulls else Stuck,), {"COMPRESSION": Compression(client_context_takeover=False)})
     async with connect(View, headers=OFFER) as session:
         view, peer = session.view, session.peer

@@ -1,6 +1,6 @@
 """Hostile and odd input that has broken other implementations: answered as it should be, at a bounded cost.
 
-On a socket, and by each host, it is tried in `test_attacks_on_hosts.py`.
+`test_attacks_on_hosts.py` sends such input to each host.
 """
 
 import contextlib

@@ -43,6 +43,9 @@ class Peer:
     def ping(self, payload: bytes = b"") -> None:
         self.send(Frame(OpCode.PING, payload=payload))
 
+    def pong(self, payload: bytes = b"") -> None:
+        self.send(Frame(OpCode.PONG, payload=payload))
+
     def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         self.send(Frame(OpCode.CLOSE, payload=code.to_bytes(2) + reason.encode()))
 
@@ -71,7 +74,7 @@ class Peer:
                 size = int.from_bytes(await self.reader.readexactly(2 if size == 126 else 8))
             payload = await self.reader.readexactly(size)
             if first & 0b1111 == OpCode.PING:
-                self.send(Frame(OpCode.PONG, payload=payload))
+                self.pong(payload)
                 continue
             assert begun is None or first & 0b01111111 == OpCode.CONTINUATION, (begun, first)
             joined += payload
@@ -88,7 +91,7 @@ class Peer:
     async def but_pings(self) -> Frame:
         """The next frame that is no ping. Pings are answered: on a busy machine a test outlasts PING_INTERVAL."""
         while (frame := await self.frame()).opcode == OpCode.PING:
-            self.send(Frame(OpCode.PONG, payload=frame.payload))
+            self.pong(frame.payload)
         return frame
 
     async def message(self) -> str | bytes:

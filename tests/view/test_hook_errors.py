@@ -167,6 +167,17 @@ async def test_an_error_closes_with_1011_though_a_filter_of_the_log_raises(conne
         assert session.view.events[-1] == b"\x03\xf3"
 
 
+@pytest.mark.parametrize("hook", ["on_open", "on_receive"])
+async def test_a_plain_function_as_hook_is_an_error(connect, log, hook):
+    View = type("View", (WebSocketView,), {hook: lambda self, *args: None})
+    async with connect(View) as session:
+        session.peer.send("x")
+        assert (await session.peer.closing())[0] == 1011
+    (entry,) = log()
+    assert isinstance(entry.error, TypeError)
+    assert "async def" in str(entry.error)
+
+
 async def test_a_plain_function_as_on_close_is_named(connect, log):
     class View(Recorder):
         def on_close(self, frame=None):
@@ -178,35 +189,6 @@ async def test_a_plain_function_as_on_close_is_named(connect, log):
         assert session.view.events == ["open", "close"]
     (entry,) = log()
     assert str(entry.error) == "a hook must be a coroutine function (async def); one returned None"
-
-
-async def test_server_without_the_embedded_server_is_an_error_with_advice(connect):
-    async with connect(Recorder) as session:
-        with pytest.raises(AttributeError, match=r"only the embedded server .* self\.scope\['state'\]"):
-            _ = session.view.server
-
-
-@pytest.mark.parametrize("waits", [False, True], ids=["at once", "after a wait"])
-async def test_a_cancelled_error_out_of_a_handler_is_an_error(connect, log, waits):
-    """The handler has awaited a cancelled future; its own task was not cancelled."""
-
-    class View(Recorder):
-        async def on_receive(self, message, opcode):
-            future = asyncio.get_running_loop().create_future()
-            if waits:
-                asyncio.get_running_loop().call_soon(future.cancel)
-            else:
-                future.cancel()
-            await future
-
-    async with connect(View) as session:
-        session.peer.send("x")
-        assert (await session.peer.closing())[0] == 1011
-        session.peer.close(1011)
-        await session.ended()
-        assert session.view.events == ["open", b"\x03\xf3"]
-    (entry,) = log()
-    assert isinstance(entry.error, asyncio.CancelledError)
 
 
 async def test_sending_to_a_peer_that_has_gone_is_no_error(connect, log):

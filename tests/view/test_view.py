@@ -110,17 +110,6 @@ async def test_a_view_and_a_client_may_have_a_metaclass():
         await Client("ws://127.0.0.1:1").open()
 
 
-@pytest.mark.parametrize("hook", ["on_open", "on_receive"])
-async def test_a_plain_function_as_hook_is_an_error(connect, log, hook):
-    View = type("View", (WebSocketView,), {hook: lambda self, *args: None})
-    async with connect(View) as session:
-        session.peer.send("x")
-        assert (await session.peer.closing())[0] == 1011
-    (entry,) = log()
-    assert isinstance(entry.error, TypeError)
-    assert "async def" in str(entry.error)
-
-
 async def test_no_message_is_handled_before_on_open_has_ended(connect):
     class View(Recorder):
         async def on_open(self):
@@ -238,6 +227,14 @@ async def test_a_connection_is_logged_from_open_to_close(connect, caplog):
     assert "/ [WebSocket] [CLOSE] 4000 bye\\x1b[31m\\x0a!" in closed
 
 
+async def test_a_breach_is_logged_with_its_reason(connect, caplog):
+    caplog.set_level("INFO", "duck.contrib.websockets")
+    async with connect(Recorder) as session:
+        session.peer.write(b"\x83\x80")
+        await session.peer.closing()
+    assert "[CLOSE] 1002 reserved opcode" in caplog.records[-1].getMessage()
+
+
 def test_a_close_of_the_view_is_logged_with_its_reason(caplog):
     class Closing(WebSocketView):
         async def on_open(self):
@@ -291,14 +288,6 @@ def test_a_class_may_use_the_name_state_for_itself():
         assert repr(ws.view) == "<Door testclient:50000 / OPEN>"
 
 
-async def test_a_breach_is_logged_with_its_reason(connect, caplog):
-    caplog.set_level("INFO", "duck.contrib.websockets")
-    async with connect(Recorder) as session:
-        session.peer.write(b"\x83\x80")
-        await session.peer.closing()
-    assert "[CLOSE] 1002 reserved opcode" in caplog.records[-1].getMessage()
-
-
 # Before there is a connection
 
 
@@ -323,3 +312,9 @@ async def test_read_frame_is_an_error_in_a_view_with_on_receive(connect):
     async with connect(View) as session:
         session.peer.send("x")
         assert await session.peer.message() == "refused"
+
+
+async def test_server_without_the_embedded_server_is_an_error_with_advice(connect):
+    async with connect(Recorder) as session:
+        with pytest.raises(AttributeError, match=r"only the embedded server .* self\.scope\['state'\]"):
+            _ = session.view.server
