@@ -75,7 +75,7 @@ def draw_ratios(results: dict[str, Any], path: Path, ours: str, others: list[str
 def _ratios(
     rows: list[tuple[str, list[tuple[str, Spread]]]], titles: dict[str, str], ours: str, others: list[str]
 ) -> Iterator[str]:
-    label, step = 270, 9
+    label, step = max(len(title) for title, _ in rows) * LETTER, 9
     ticks = _ticks(max(1, *(value.median for _, values in rows for _, value in values)))
     scale = 380 / ticks[-1]
     height = TOP + sum(step * len(values) + 8 for _, values in rows) + BOTTOM

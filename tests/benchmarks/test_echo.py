@@ -4,6 +4,7 @@ import base64
 import contextlib
 import importlib.util
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -149,6 +150,13 @@ def test_the_published_charts_and_tables_are_up_to_date(tmp_path):
         assert path.read_text() == (published.RESULTS / path.name).read_text(), "python -m benchmarks.echo --redraw"
     page = published.PAGE.read_text()
     assert published.insert(blocks, page) == page, "python -m benchmarks.echo --redraw"
+
+
+def test_the_names_beside_the_ratios_have_room_in_any_font():
+    chart = (published.RESULTS / "ratios.svg").read_text()
+    names = re.findall(r'<text class="name" x="(\d+)"[^>]*>([^<]+)<', chart)
+    assert len(names) > 10
+    assert [name for x, name in names if int(x) < 5.5 * len(name)] == []  # pixels for each letter
 
 
 def test_published_runs_name_servers_clients_and_workloads():
