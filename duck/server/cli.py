@@ -70,7 +70,8 @@ def _parser() -> Parser:
     def command(name: str, words: str, details: str = "") -> argparse.ArgumentParser:
         return commands.add_parser(name, help=words, description=f"{words[0].upper()}{words[1:]}. {details}")
 
-    command("info", "show the version, the codec and the compression library")
+    serve = command("serve", "serve views and pages", "An ASGI application, such as one of FastAPI, needs uvicorn.")
+    add_serve_options(serve)
     connect = command(
         "connect",
         "talk to a WebSocket server, line by line",
@@ -81,7 +82,7 @@ def _parser() -> Parser:
         "bench", "measure the speed of an echo server", "It keeps messages in flight, and compares each echo."
     )
     add_bench_options(bench)
-    add_serve_options(command("serve", "serve views and pages", "An ASGI application is served by uvicorn instead."))
+    command("info", "show the version, the codec and the compression library")
     return parser
 
 

@@ -290,6 +290,15 @@ def test_a_signal_during_the_start_of_the_lifespan_ends_the_command_with_0(folde
         assert process.returncode == 0
 
 
+def test_a_socket_of_systemd_that_takes_no_notification_is_named(folder):
+    words = ["env", "NOTIFY_SOCKET=nowhere", *command("serve", "echo.py", "--port", 0)]
+    with Process(folder, words=words) as process:
+        status, errors = process.stop(signal.SIGTERM)
+    assert status == 0
+    for state in ("READY=1", "STOPPING=1"):
+        assert f"cannot notify systemd of '{state}' by NOTIFY_SOCKET=nowhere: No such file" in errors
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_systemd_is_notified(folder, workers):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:

@@ -48,7 +48,7 @@ def notify(state: str) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
             sock.sendto(state.encode(), address)
     except OSError as error:
-        logger.warning("cannot notify systemd of %r: %s", state, error)
+        logger.warning("cannot notify systemd of %r by NOTIFY_SOCKET=%s: %s", state, path, error.strerror or error)
 
 
 def notify_reloading() -> None:
