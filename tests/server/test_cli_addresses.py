@@ -1,5 +1,7 @@
 """The `duck` command in processes of its own: where it listens, and its certificates."""
 
+import errno
+import os
 import re
 import signal
 import socket
@@ -255,13 +257,16 @@ def test_a_port_in_use_is_an_error_with_advice(folder):
 
 
 def test_places_where_nothing_can_listen_are_errors(folder):
-    host, socket_ = each_fails(
+    long = "long" * 30
+    host, missing, too_long = each_fails(
         folder,
         ["serve", "echo.py", "--host", "name.invalid"],
         ["serve", "echo.py", "--uds", "missing/duck.sock"],
+        ["serve", "echo.py", "--uds", long],
     )
     assert host.startswith("duck: cannot listen on name.invalid:8000: ")
-    assert "cannot listen on missing/duck.sock: No such file or directory" in socket_
+    assert "cannot listen on missing/duck.sock: No such file or directory" in missing
+    assert too_long == f"duck: cannot listen on {long}: {os.strerror(errno.ENAMETOOLONG)}; choose another --uds\n"
 
 
 def test_the_proxy_protocol_names_the_client(folder):

@@ -145,6 +145,8 @@ class UnixListener:
             self.socket.listen(BACKLOG)
         except OSError as error:
             self.socket.close()
+            if error.errno is None:  # the path is too long for an address
+                raise OSError(errno.ENAMETOOLONG, str(error), path) from None
             error.filename = path
             raise
         self._identity = _identity(path)
