@@ -51,7 +51,7 @@ def _context(arguments: argparse.Namespace) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=authorities)
     except OSError as error:
-        raise ValueError(f"{authorities}: {error}") from None
+        raise ValueError(f"{authorities or 'SSLKEYLOGFILE'}: {error}") from None
     if arguments.insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

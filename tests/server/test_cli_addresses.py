@@ -293,3 +293,14 @@ def test_unusable_certificates_are_errors_with_advice(folder, tls):
     lines = each_fails(folder, *(["serve", "echo.py", *files] for files in expected))
     for line, words in zip(lines, expected.values(), strict=True):
         assert words in line
+
+
+@pytest.mark.parametrize("command", ["serve", "connect"])
+def test_a_log_of_keys_that_cannot_be_written_is_an_error_with_its_variable(folder, tls, monkeypatch, command):
+    monkeypatch.setenv("SSLKEYLOGFILE", "missing/keys")
+    arguments = {
+        "serve": ["echo.py", "--ssl-certfile", tls.certfile, "--ssl-keyfile", tls.keyfile],
+        "connect": ["wss://127.0.0.1:1", "--insecure"],
+    }
+    line = fails(folder, command, *arguments[command])
+    assert re.fullmatch(r"duck: .*SSLKEYLOGFILE.*No such file or directory.*\n", line)

@@ -45,7 +45,12 @@ class Certificates:
         for path in filter(None, (self.certfile, self.keyfile, self.ca_certs, self.password_file)):
             if os.path.isdir(path) or not os.access(path, os.R_OK):
                 raise CertificateError(f"cannot read {path}; check the path and its permissions")
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        try:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        except OSError as error:
+            raise CertificateError(
+                f"SSLKEYLOGFILE={error.filename}: {error.strerror}; correct it, or unset it"
+            ) from error
         context.set_alpn_protocols(["http/1.1"])
         with _expecting("a certificate and its own key", self.certfile, self.keyfile):
             context.load_cert_chain(self.certfile, self.keyfile, self._password())
