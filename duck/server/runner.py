@@ -14,7 +14,7 @@ from duck.stdio import prepare_standard_files
 from duck.views import View
 
 from .application.lifespan import Lifespan
-from .application.target import Target
+from .application.target import Target, is_importing
 from .limits import Limits, check_whole
 from .options import Options
 from .process.deadline import Deadline
@@ -78,10 +78,14 @@ def run(
     Raises:
         ExpositionError: The metrics cannot be served at their address, or prometheus_client is not installed.
         LoopError: The function for a loop cannot be found, or returns none; or uvloop is requested but not installed.
-        RuntimeError: An event loop runs in this thread already.
+        RuntimeError: An event loop runs in this thread already, or `duck serve` imports the module that calls this.
         WorkersUnavailableError: The process can have no workers, or is one and imports the main module.
         WorkerError: The workers cannot be started, or one has failed as it stopped.
     """
+    if is_importing():
+        raise RuntimeError(
+            "duck serve imports this module, which calls run: put that behind `if __name__ == '__main__':`"
+        )
     if asyncio._get_running_loop() is not None:
         raise RuntimeError("run starts an event loop, but one runs in this thread already: write async with serve(...)")
     prepare_standard_files()

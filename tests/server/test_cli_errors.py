@@ -107,6 +107,14 @@ def test_an_error_in_an_application_is_one_line_with_its_place(folder):
         assert re.fullmatch(f"duck: {number}/app.py cannot be imported: {words}", lines[-1])
 
 
+def test_a_module_that_would_serve_itself_is_refused(folder):
+    """Its own server would have other options, and the first signal would stop only that."""
+    (folder / "app.py").write_text(f"{ONE_VIEW}\nfrom duck.server import run\nrun(Echo, port=0)\n")
+    for errors in errors_of_each(folder, ["serve", "app.py"], ["serve", "app", "--workers", "2"]):
+        words = "duck serve imports this module, which calls run: put that behind `if __name__ == '__main__':`"
+        assert f"RuntimeError: {words} (" in errors.splitlines()[-1]
+
+
 def test_an_application_beside_the_package_is_not_taken_for_a_part_of_it(folder):
     (folder / "duck").symlink_to(ROOT / "duck")
     (folder / "duckling.py").write_text("raise ValueError('quack')\n")

@@ -5,6 +5,7 @@ import importlib.util
 import os
 import sys
 import traceback
+from contextvars import ContextVar
 from functools import reduce
 from pathlib import Path
 from types import ModuleType
@@ -15,10 +16,13 @@ from duck.views import View
 from ..errors import ServingError
 from .routes import UVICORN, Routes, is_asgi
 
-__all__ = ["Target", "TargetError", "load"]
+__all__ = ["Target", "TargetError", "is_importing", "load"]
 
 # `importlib` has no file in some frozen programs.
 _OURS = (str(Path(__file__).parents[2]) + os.sep, importlib.import_module.__code__.co_filename, "<frozen importlib")
+
+
+_importing = ContextVar("_importing", default=False)
 
 
 class Target(NamedTuple):
@@ -50,12 +54,21 @@ def load(target: str) -> Target:
     name, _, attribute = (target, "", "") if target.endswith(".py") else target.rpartition(":")
     if not name:
         name, attribute = target, ""
-    module = _import_file(Path(name)) if name.endswith(".py") else _import_module(name, target)
+    before = _importing.set(True)
+    try:
+        module = _import_file(Path(name)) if name.endswith(".py") else _import_module(name, target)
+    finally:
+        _importing.reset(before)
     try:
         found = reduce(getattr, attribute.split("."), module) if attribute else _default(module, target)
     except AttributeError:
         raise TargetError(f"{name} has no {attribute!r}; check the name behind the colon") from None
     return _checked(target, found, module)
+
+
+def is_importing() -> bool:
+    """Whether a module of a target, whose import is under way, calls this."""
+    return _importing.get()
 
 
 def _checked(target: str, urlpatterns: Any, module: ModuleType) -> Target:
