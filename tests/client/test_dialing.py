@@ -150,7 +150,7 @@ async def test_a_redirect_to_another_host_is_verified_by_its_own_name(serving, t
         url = f"wss://127.0.0.1:{server.port}"
         host = "127.1"  # resolves to 127.0.0.1, but is not in the certificate
         with pytest.raises(ssl.SSLCertVerificationError):
-            await connect(f"{url}/{host}:{server.port}", ssl=tls.client, server_hostname="localhost")
+            await connect(f"{url}/{host}:{server.port}", ssl=tls.client, server_hostname="localhost", proxy=None)
 
 
 @asynccontextmanager

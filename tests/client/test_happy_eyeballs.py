@@ -148,4 +148,4 @@ async def test_the_end_of_an_opening_closes_its_attempts(until, monkeypatch):
 async def test_the_zone_of_an_address_names_the_interface():
     """uvloop drops the zone, and libuv takes the first interface."""
     with pytest.raises(socket.gaierror):
-        await connect("ws://[fe80::1%25no-interface]:1")
+        await connect("ws://[fe80::1%25no-interface]:1", proxy=None)

@@ -7,7 +7,6 @@ import asyncio
 import math
 import random
 import sys
-import tempfile
 from pathlib import Path
 
 from ..interop import chromium
@@ -53,7 +52,7 @@ def main(names: list[str]) -> None:
     executable = chromium.find()
     if executable is None:
         raise SystemExit(f"none of {', '.join(chromium.NAMES)} is on the path")
-    with tempfile.TemporaryDirectory() as profile, chromium.launch(executable, Path(profile)) as devtools:
+    with chromium.launch(executable) as devtools:
         for name in names or SCENES:
             picture = asyncio.run(photograph(name, devtools))
             file = PICTURES / f"{name}.png"

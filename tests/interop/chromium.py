@@ -3,13 +3,14 @@
 import base64
 import itertools
 import json
+import os
 import shutil
 import subprocess
+import tempfile
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -43,18 +44,25 @@ def find() -> str | None:
 
 
 @contextmanager
-def launch(executable: str, profile: Path) -> Iterator[str]:
-    """Runs a browser.
+def launch(executable: str) -> Iterator[str]:
+    """Runs a browser, with all its files in a folder that is removed at the end.
 
     Args:
         executable: Its path.
-        profile: A folder for its files.
 
     Yields:
         The URL of its DevTools.
     """
-    command = [executable, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,  # its last processes may still write
+        subprocess.Popen(
+            [executable, *FLAGS, f"--user-data-dir={folder}/profile", "about:blank"],
+            env=os.environ | {"TMPDIR": folder},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
         assert process.stderr is not None
         said = []
         for line in process.stderr:

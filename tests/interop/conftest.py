@@ -56,12 +56,12 @@ def server(kind: Kind, tls: Tls) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def devtools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def devtools() -> Iterator[str]:
     """A running Chromium; the test is skipped without one, unless DUCK_REQUIRE_CHROMIUM is set."""
     executable = chromium.find()
     if executable is None:
         unavailable("CHROMIUM", f"none of {', '.join(chromium.NAMES)} is on the path")
-    with chromium.launch(executable, tmp_path_factory.mktemp("chromium")) as url:
+    with chromium.launch(executable) as url:
         yield url
 
 
