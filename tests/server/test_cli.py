@@ -173,10 +173,12 @@ def test_logging_is_configured_by_a_file(folder, name):
 
 def test_an_invalid_configuration_of_logging_is_an_error(folder):
     (folder / "log.json").write_text("{}")
-    files = ("log.json", "missing.toml")
-    invalid, missing = each_fails(folder, *(["serve", "echo.py", "--log-config", file] for file in files))
+    (folder / "handler.toml").write_text("version = 1\n[handlers.own]\nclass = 'nowhere.Handler'\n")
+    files = ("log.json", "missing.toml", "handler.toml")
+    invalid, missing, handler = each_fails(folder, *(["serve", "echo.py", "--log-config", file] for file in files))
     assert invalid.startswith("duck: cannot configure logging by log.json: dictionary doesn't specify a version; give")
     assert "No such file" in missing
+    assert "handler 'own': Cannot resolve 'nowhere.Handler': No module named 'nowhere'; give" in handler
 
 
 @pytest.mark.parametrize("workers", [1, 2])

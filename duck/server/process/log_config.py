@@ -50,15 +50,25 @@ class LogOptions:
             try:
                 _configure(Path(self.file))
             except Exception as error:
-                words = " ".join(str(error).split())
                 raise LogConfigError(
-                    f"cannot configure logging by {self.file}: {words}; give a .json or .toml file for"
+                    f"cannot configure logging by {self.file}: {_words(error)}; give a .json or .toml file for"
                     " logging.config.dictConfig, or an INI file for logging.config.fileConfig"
                 ) from error
             if self.level is not None:
                 logging.getLogger().setLevel(self.level.upper())
         if self.access is not None or self.file is None:
             access_logger.setLevel(logging.INFO if self.access else logging.CRITICAL)
+
+
+def _words(error: BaseException | None) -> str:
+    """Describes an error with those that have caused it: the first one of `dictConfig` just names a handler."""
+    words: list[str] = []
+    while error is not None:
+        text = " ".join(str(error).split())
+        if not (words and words[-1].endswith(text)):
+            words.append(text)
+        error = error.__cause__
+    return ": ".join(words)
 
 
 def _configure(path: Path) -> None:
