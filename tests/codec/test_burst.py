@@ -196,7 +196,7 @@ async def test_a_connection_that_fails_keeps_nothing_from_the_others(codec, memb
     assert [str(error) for error in errors] == ["this connection takes nothing"]
 
 
-async def test_a_connection_that_could_not_be_aborted_is_aborted_at_its_next_send(codec, members):
+async def test_a_connection_that_could_not_be_aborted_is_aborted_at_its_next_send(members):
     """Near the limit of recursion both may fail, and the later messages would be dropped without an end."""
 
     def abort():
@@ -213,7 +213,7 @@ async def test_a_connection_that_could_not_be_aborted_is_aborted_at_its_next_sen
     assert (failing.writes, failing.writer.size, transport.aborts) == ([], 0, 1)
 
 
-async def test_sends_of_a_read_with_several_messages_leave_together_too(codec, members):
+async def test_sends_of_a_read_with_several_messages_leave_together_too(members):
     """A view that forwards its messages to the view of another connection."""
     source, target = (member._protocol for member in members(2))
 

@@ -193,14 +193,14 @@ async def test_headers_that_middleware_adds_to_a_refusal_are_sent(serving_asgi, 
         assert await peer.reader.read() == b""
 
 
-async def test_middleware_may_close_instead_of_accepting(serving_asgi, dial, ws, log):
+async def test_middleware_may_close_instead_of_accepting(serving_asgi, dial, log):
     class Refused(View):
         pass
 
     def change(event):
         return {"type": "websocket.close"} if event["type"] == "websocket.accept" else event
 
-    async with serving_asgi(sending(change)(Refused.as_asgi()), ws=OURS) as server, dial(server) as peer:
+    async with serving_asgi(sending(change)(Refused.as_asgi())) as server, dial(server) as peer:
         assert (await peer.head())[0] == 403
     assert Refused.views == []
     assert log() == []

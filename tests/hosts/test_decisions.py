@@ -399,7 +399,7 @@ async def test_on_handshake_cannot_close_the_connection(dial, log, close):
     assert "refuse the handshake by a HandshakeError" in str(log()[0][2])
 
 
-async def test_a_refused_client_keeps_its_place_until_it_has_had_time_to_read(dial, until):
+async def test_a_refused_client_keeps_its_place_until_it_has_had_time_to_read(dial):
     class View(Told):
         async def on_handshake(self, handshake):
             await asyncio.sleep(0)
@@ -413,7 +413,7 @@ async def test_a_refused_client_keeps_its_place_until_it_has_had_time_to_read(di
         while 403 not in statuses:
             async with dial(server) as peer:
                 statuses.append((await peer.head())[0])
-    assert not server._work.views
+    assert not server.connections
 
 
 async def test_a_server_without_the_denial_extension_answers_403():

@@ -184,6 +184,7 @@ async def test_no_hook_is_called_if_the_peer_has_gone_before_the_answer(serving,
         assert not view.initiated_upgrade
         with pytest.raises(RuntimeError, match="not open yet"):
             view.send("x")
+    assert not log()
 
 
 async def test_no_hook_is_called_if_the_peer_goes_before_the_view_opens(serving, dial, log):

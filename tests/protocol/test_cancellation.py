@@ -310,8 +310,10 @@ async def test_messages_that_wait_at_the_cancellation_of_all_tasks_are_not_handl
         MAX_CONCURRENT_MESSAGES = 1
 
         async def on_receive(self, message, opcode):
+            handled.append(message)
             await asyncio.Event().wait()
 
+    handled = []
     async with connect(View) as session:
         session.peer.send("a", "b", "c")
         await session.peer.settled()
@@ -321,3 +323,4 @@ async def test_messages_that_wait_at_the_cancellation_of_all_tasks_are_not_handl
         handlers = {*protocol.consumer.workers}
         for task in [*handlers, *(asyncio.all_tasks() - handlers - {asyncio.current_task()})]:
             task.cancel()
+    assert handled == [b"a"]

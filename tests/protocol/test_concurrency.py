@@ -211,8 +211,11 @@ async def test_large_replies_do_not_pile_up_until_the_end_of_a_read(connect):
 
         async def on_receive(self, message, opcode):
             await self.send(bytes(MIB), OpCode.BINARY)
+            unsent.append(self._protocol.writer.size)
 
+    unsent = []
     async with connect(View) as session:
         session.peer.send(*["x"] * 8)
         for _ in range(8):
             assert await session.peer.message() == bytes(MIB)
+    assert max(unsent) < MIB

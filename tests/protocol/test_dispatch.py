@@ -186,7 +186,7 @@ async def test_an_error_in_the_last_waiting_message_ends_a_lost_connection_at_on
         session.peer.send("wait", "fail")
         await session.peer.settled()
         session.peer.leave()
-        await until(lambda: session.view._protocol.hooks._emptied)
+        await until(lambda: session.view.close_code)
         session.view.gate.set()
         await session.ended()
     assert len(log()) == 1
@@ -205,7 +205,7 @@ async def test_terminate_ends_a_lost_connection_soon_whatever_waits(connect, hoo
         session.peer.send("a", "b")
         await session.peer.settled()
         session.peer.leave()
-        await until(lambda: session.view._protocol.hooks._emptied)
+        await until(lambda: session.view.close_code)
         session.view.terminate()
         await session.ended()
     assert log()

@@ -270,7 +270,7 @@ async def test_a_fault_at_any_step_ends_the_connection_and_leaves_nothing(
                 await asyncio.wait([conversation.end])
                 assert conversation.end.cancelled() is (fault is cancel)
                 closes.append(conversation.view.closes)
-        assert not server._work.views
+        assert not server.connections
     assert asyncio.all_tasks() == {asyncio.current_task()}
     del conversation, steps, server, peer
     await settle()

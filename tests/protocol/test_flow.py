@@ -11,6 +11,7 @@ from duck.contrib.websockets.protocol.rate_limit import RateLimit
 from duck.contrib.websockets.testing import connect as connect_in_memory
 
 from ..support.peers import Peer
+from ..support.sending import buffered
 from ..support.servers import SLOW
 
 pytestmark = pytest.mark.in_memory
@@ -40,10 +41,6 @@ class Closing(Echo):
 
 class Limited(Echo):
     RATE_LIMIT = 5
-
-
-def buffered(view):
-    return view.request.transport.get_write_buffer_size()
 
 
 def crowd(view, peer_is_slow, count=400, size=16 * KIB):
@@ -119,7 +116,7 @@ async def test_a_peer_that_does_not_read_is_closed(connect, log):
     assert [entry.message for entry in log()] == ["'testclient:50000 /': closed, because the peer reads too slowly"]
 
 
-async def test_a_peer_that_never_reads_is_disconnected(connect, log):
+async def test_a_peer_that_never_reads_is_disconnected(connect):
     async with connect(Closing, **SLOW) as session:
         with pytest.raises(ConnectionClosed):
             crowd(session.view, lambda: False)

@@ -45,7 +45,7 @@ async def test_messages_before_the_loss_are_handled_though_one_is_being_decompre
         protocol = view._protocol
         asyncio.get_running_loop().call_soon(protocol.received, protocol.reader.receive(data))
         await held.entered.wait()
-        protocol.transport.abort()
+        view.request.transport.abort()
         await until(lambda: view.close_code is not None)
         assert view.events == ["open"]
         held.open()
@@ -65,7 +65,7 @@ async def test_a_view_without_on_close_handles_a_message_decompressed_after_the_
     async with connect(View, headers=OFFER) as session:
         Client(session.peer).send(LARGE[0])
         await held.entered.wait()
-        session.view._protocol.transport.abort()
+        session.view.request.transport.abort()
         await asyncio.sleep(0)
         held.open()
         await session.ended()
@@ -80,7 +80,7 @@ async def test_decompression_beyond_the_deadline_is_abandoned(connect, gate, log
     async with connect(View, headers=OFFER) as session:
         Client(session.peer).send(LARGE[0], b"behind")
         await held.entered.wait()
-        session.view._protocol.transport.abort()
+        session.view.request.transport.abort()
         await session.ended()
         assert session.view.events == ["open", ("close", None)]
         job = asyncio.get_running_loop().run_in_executor(threads(), int)
@@ -165,7 +165,7 @@ async def test_a_loss_during_compression_ends_all_waiting_senders(connect, gate)
         await held.entered.wait()
         waiting = asyncio.create_task(session.view.send("behind"))
         await asyncio.sleep(0)
-        session.view._protocol.transport.abort()
+        session.view.request.transport.abort()
         with pytest.raises(ConnectionClosed):
             await waiting
         await session.ended()

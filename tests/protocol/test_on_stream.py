@@ -194,7 +194,7 @@ async def test_no_handler_begins_for_a_message_that_stays_incomplete(log, until,
             await view.until(lambda events: events)
             ws.drop()
         await view.until(lambda events: events)
-        await until(lambda: view._protocol.connection.close_code)
+        await until(lambda: view.close_code)
         view.gate.set()
         await ws.wait_closed()
         # Complete messages are handled; no handler begins for an incomplete one.

@@ -329,7 +329,7 @@ async def test_on_close_may_be_declared_with_its_argument(connect):
 
 async def test_terminate_ends_a_connection_whose_peer_reads_slowly(connect, monkeypatch):
     """The transport is not called again after its end."""
-    monkeypatch.setattr("duck.contrib.websockets.protocol.hooks.Hooks.FLUSH_TIMEOUT", 0.3)
+    monkeypatch.setattr("duck.contrib.websockets.protocol.hooks.Hooks.FLUSH_TIMEOUT", 0.05)
 
     class View(Waiting):
         async def on_receive(self, message, opcode):
@@ -346,7 +346,7 @@ async def test_terminate_ends_a_connection_whose_peer_reads_slowly(connect, monk
         view.terminate()
         await peer.rest()
         await session.ended()
-        await asyncio.sleep(0.4)  # longer than any pending timer
+        await asyncio.sleep(0.1)  # longer than any pending timer
 
 
 @pytest.mark.parametrize("swallows", [False, True])

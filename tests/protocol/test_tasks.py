@@ -321,7 +321,7 @@ async def test_messages_are_handled_after_the_cancellation_of_all_tasks(connect)
             assert idle.cancelled()
 
 
-async def test_every_hook_has_a_task_that_debuggers_know_by_its_name(connect, until):
+async def test_every_hook_has_a_task_that_debuggers_know_by_its_name(connect):
     class View(WebSocketView):
         async def on_open(self):
             await asyncio.Event().wait()
@@ -359,7 +359,7 @@ def run_nested(until):
         loop.call_soon(int)
 
 
-async def test_a_handler_may_run_the_loop(connect, serving, dial, loop_name):
+async def test_a_handler_may_run_the_loop(serving, dial, loop_name):
     """As with nest_asyncio: messages of other connections are not mixed with the one being handled."""
     if loop_name == "uvloop":
         pytest.skip("uvloop does not run inside its own callbacks")

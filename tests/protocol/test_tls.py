@@ -9,6 +9,7 @@ from duck.contrib.websockets import ConnectionClosed, WebSocketView
 from duck.contrib.websockets.protocol.hooks import Hooks
 
 from ..support.peers import Peer
+from ..support.sending import fill
 from ..support.servers import SLOW
 
 MIB = 2**20
@@ -98,14 +99,7 @@ async def test_every_end_over_tls_runs_on_close_once(connect, tls, end):
 async def test_senders_wait_for_a_slow_peer_over_tls(connect, tls):
     async with connect(Echo, tls=tls, **SLOW) as session:
         view, peer = session.view, session.peer
-        count = 0
-        while True:
-            sending = asyncio.ensure_future(view.send_binary(bytes(65_536)))
-            await asyncio.sleep(0.001)
-            if not sending.done():
-                break
-            count += 1
-            assert count < 1000
+        count, sending = await fill(view)
         for _ in range(count + 1):
             assert await peer.message() == bytes(65_536)
         await sending

@@ -240,7 +240,7 @@ async def test_no_message_is_handled_once_the_view_closes(connect, until):
         assert view.handled == [b"0"]
 
 
-async def test_a_reply_does_not_wait_for_the_handlers_behind_it(connect, until):
+async def test_a_reply_does_not_wait_for_the_handlers_behind_it(connect):
     """Each handler takes 20 ms of processor time, and the first reply leaves before the last handler begins."""
 
     class View(WebSocketView):

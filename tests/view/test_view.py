@@ -208,7 +208,7 @@ async def test_an_ended_connection_leaves_nothing(serving, dial):
                 await ended
                 left.append(weakref.ref(view))
                 del view, ended
-        assert not server._work.views
+        assert not server.connections
         gc.collect()
         assert [ref() for ref in left] == [None, None]
 
