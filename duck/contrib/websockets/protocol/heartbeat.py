@@ -106,7 +106,7 @@ class Heartbeat:
         # The payload of a ping without a pong: its time in nanoseconds, because uvloop's clock counts milliseconds.
         self._sent: int | None = None
         self._silent_since = 0.0
-        self.awaited_pings: dict[int, asyncio.Future[float | Exception]] | None = None
+        self.awaited_pings: dict[int, asyncio.Future[float]] | None = None
         self.latency: float | None = None
         self.has_given_up = False
 
@@ -156,18 +156,15 @@ class Heartbeat:
         sent = time.perf_counter_ns()
         while sent in self.awaited_pings:  # the clock of Windows has steps of 100 nanoseconds
             sent += 1
-        outcome: asyncio.Future[float | Exception] = self._loop.create_future()
+        outcome: asyncio.Future[float] = self._loop.create_future()
         self.awaited_pings[sent] = outcome
         try:
             await send(b"%d" % sent)
-            seconds = await outcome
+            return await outcome
         finally:
-            del self.awaited_pings[sent]
-        if isinstance(seconds, Exception):
-            raise seconds
-        return seconds
+            del self.awaited_pings[sent], outcome  # its error would form a cycle with this frame and the handler's
 
-    def _answer(self, payload: bytes, awaited: dict[int, "asyncio.Future[float | Exception]"], now: int) -> None:
+    def _answer(self, payload: bytes, awaited: dict[int, "asyncio.Future[float]"], now: int) -> None:
         """Completes the ping of a pong and all before it: a peer may answer only the last (RFC 6455, section 5.5.3)."""
         last = int(payload) if payload.isdigit() else 0
         if last not in awaited and last != self._sent:
@@ -181,7 +178,8 @@ class Heartbeat:
         """Ends the waits for pongs of the application's pings with an error."""
         for outcome in (self.awaited_pings or {}).values():
             if not outcome.done():
-                outcome.set_result(error)
+                outcome.set_exception(error)
+                outcome.exception()  # marks it as retrieved: asyncio does not log it if the caller was cancelled
 
     def _wait(self, now: float, seconds: float) -> None:
         """Schedules the next check in `seconds`, or earlier if RECEIVE_TIMEOUT requires it."""

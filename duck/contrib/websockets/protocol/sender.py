@@ -16,6 +16,7 @@ messages that it sends itself, or a task that it has started, do not wait for it
 import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable
 from contextvars import ContextVar
+from copy import copy
 from functools import partial
 from typing import Any, Protocol
 
@@ -215,7 +216,10 @@ class Sender:
         return [bytes(view[start : start + size]) for start in range(0, len(view), size)]
 
     async def _until_sent(self, message: QueuedMessage) -> None:
-        await message.future
+        try:
+            await message.future
+        finally:
+            del message  # its error would form a cycle with this frame and the handler's
         await self._owner.written()
 
     # Closing
@@ -346,8 +350,13 @@ class Sender:
             await message.future
             assert message.task is not None
         await message.task
-        if message.error is not None:
-            raise message.error
+        error = message.error
+        if error is not None:
+            message.error = copy(error)  # for another wait: this one would form a cycle with its traceback
+            try:
+                raise error
+            finally:
+                del error
 
     async def _send_frames(self, payload: bytes, opcode: int, fin: bool = True) -> None:
         """Sends a message as frames through the view's `send_frame`."""
@@ -377,6 +386,8 @@ class Sender:
                 owner.close(CloseCode.INTERNAL_ERROR, "message not finished")
             raise
         finally:
+            del parts
+            message.parts = None  # ends a generator at once: an error and its traceback form a cycle with the message
             self._streaming = False
             self._queue.advance()
 
