@@ -8,18 +8,13 @@ from contextlib import contextmanager
 
 import pytest
 
-from duck.contrib.websockets import WebSocketView
 from duck.contrib.websockets.client import connect, happy_eyeballs
 
 from ..support.leftovers import open_files
+from ..support.views import Echo
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 NAME = "several.example"
-
-
-class Echo(WebSocketView):
-    async def on_receive(self, message, opcode):
-        await self.send(message, opcode)
 
 
 def resolve_to(*addresses):

@@ -2,35 +2,18 @@
 
 import asyncio
 import json
-import socket
 import subprocess
 from collections.abc import Iterator
 
 import pytest
 import websockets
 
-from ..support.programs import program
+from ..support.programs import haproxy
 from .conftest import NODE, Kind
 from .serving import Server
 
 SIZE = 16 * 1024 * 1024
 ROUNDS = 10
-
-SETTINGS = """
-global
-    maxconn 100
-defaults
-    mode http
-    timeout connect 10s
-    timeout client 30s
-    timeout server 30s
-    timeout tunnel 30s
-frontend clients
-    bind fd@{listener}
-    default_backend servers
-backend servers
-    server one 127.0.0.1:{port}
-"""
 
 
 @pytest.fixture(scope="module", params=["asyncio", "uvloop"])
@@ -43,16 +26,8 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 @pytest.fixture(scope="module")
 def refusing(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A URL through HAProxy, where messages of more than 1 MiB are refused."""
-    executable = program("haproxy")
-    settings = tmp_path_factory.mktemp("haproxy") / "haproxy.cfg"
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        settings.write_text(SETTINGS.format(listener=listener.fileno(), port=server.port))
-        command = [executable, "-db", "-f", str(settings)]
-        with subprocess.Popen(command, pass_fds=[listener.fileno()]) as process:
-            try:
-                yield f"ws://127.0.0.1:{listener.getsockname()[1]}/fail"
-            finally:
-                process.terminate()
+    with haproxy(tmp_path_factory.mktemp("haproxy"), f"127.0.0.1:{server.port}") as (host, port):
+        yield f"ws://{host}:{port}/fail"
 
 
 async def test_websockets_reads_a_refusal_while_it_sends(refusing):

@@ -4,14 +4,10 @@ import asyncio
 
 import pytest
 
-from duck.contrib.websockets import WebSocketView
 from duck.contrib.websockets.client import ClientConnection, connect
 from duck.contrib.websockets.metrics import Metrics
 
-
-class Echo(WebSocketView):
-    async def on_receive(self, message, opcode):
-        await self.send(message, opcode)
+from ..support.views import Echo
 
 
 async def application(scope, receive, send):

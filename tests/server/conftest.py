@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
+from ssl import SSLContext
 from typing import Any, NamedTuple
 
 import pytest
@@ -54,7 +55,7 @@ class Client:
 
 
 @asynccontextmanager
-async def _connect(server: Any, tls: Tls | None = None) -> AsyncIterator[Client]:
+async def _connected(server: Any, tls: Tls | None) -> AsyncIterator[Client]:
     options: dict[str, Any] = {} if tls is None else {"ssl": tls.client, "server_hostname": "localhost"}
     if server.port is None:
         path = server.addresses[0].partition(":")[2]
@@ -71,8 +72,20 @@ async def _connect(server: Any, tls: Tls | None = None) -> AsyncIterator[Client]
 
 
 @pytest.fixture
-def connect() -> Callable[..., Any]:
-    return _connect
+def ssl(either_tls: Tls | None) -> SSLContext | None:
+    """The context of a server: None, and then one with a certificate."""
+    return either_tls and either_tls.server
+
+
+@pytest.fixture
+def connect(request: pytest.FixtureRequest) -> Callable[..., AbstractAsyncContextManager[Client]]:
+    """Connects to a server, over TLS if its address tells so, or never: `connect(server, plain=True)`."""
+
+    def connect(server: Any, *, plain: bool = False) -> AbstractAsyncContextManager[Client]:
+        secure = server.addresses[0].startswith("wss") and not plain
+        return _connected(server, request.getfixturevalue("tls") if secure else None)
+
+    return connect
 
 
 @pytest.fixture

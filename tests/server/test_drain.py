@@ -6,18 +6,14 @@ import pytest
 from websockets.asyncio.client import connect as ws_connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from duck.contrib.websockets import WebSocketView
 from duck.server import Limits, serve, shutdown
 from duck.server.http.protocol import Phase
 from duck.urls import path
 
+from ..support.views import Echo
+
 ASK = b"GET /room HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
 KEY = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-
-
-class Echo(WebSocketView):
-    async def on_receive(self, message, opcode):
-        await self.send(message, opcode)
 
 
 ROUTES = [path("/room", Echo), path("/page", lambda request: "page")]

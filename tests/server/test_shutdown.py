@@ -1,4 +1,4 @@
-"""A server that shuts down lets running work end, accepts no more, and ends itself."""
+"""A server that is closed lets running work end, accepts no more, and ends itself."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,11 @@ from duck.server import Limits, Server, serve
 from duck.server.shutdown import Work
 from duck.urls import path
 
-from ..support.handshake import upgrade
+from ..support.handshake import UPGRADE, upgrade
+from ..support.views import Echo
+
+GET = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
+PAGE = [path("/", lambda request: "")]
 
 
 class Working(WebSocketView):
@@ -72,13 +76,11 @@ def serving(view, **options):
     return Prepared()
 
 
-async def test_a_handler_at_work_gives_its_answer(until, either_tls):
-    ssl = either_tls and either_tls.server
-    options = {"ssl": either_tls.client, "server_hostname": "localhost"} if ssl else {}
+async def test_a_handler_at_work_gives_its_answer(until, either_tls, ssl):
     async with (
         serving(Working, ssl=ssl) as running,
-        ws_connect(running.addresses[0] + "/room", **options) as busy,
-        ws_connect(running.addresses[0] + "/room", **options) as idle,
+        ws_connect(running.addresses[0] + "/room", ssl=either_tls and either_tls.client) as busy,
+        ws_connect(running.addresses[0] + "/room", ssl=either_tls and either_tls.client) as idle,
     ):
         await busy.send(b"one")
         await running.begun.wait()
@@ -216,7 +218,7 @@ async def test_an_idle_client_that_takes_no_part_in_the_end_of_tls_is_not_waited
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_a_refused_client_is_waited_for_and_then_let_go(either_tls):
+async def test_a_refused_client_is_waited_for_and_then_let_go(either_tls, ssl):
     """The client may read the refusal. A connection left open by `close` would be open when the loop is closed."""
     limits = Limits(linger_timeout=0.2, keep_alive_timeout=1000)
 
@@ -228,7 +230,7 @@ async def test_a_refused_client_is_waited_for_and_then_let_go(either_tls):
         assert client.recv(1024).startswith(b"HTTP/1.1 400 ")
         return client
 
-    async with serving(Working, ssl=either_tls and either_tls.server, limits=limits, shutdown_timeout=1000) as server:
+    async with serving(Working, ssl=ssl, limits=limits, shutdown_timeout=1000) as server:
         with await asyncio.to_thread(ask, server.port):
             assert server._limiter.count == 1
             await server.close()
@@ -256,3 +258,96 @@ async def test_a_shutdown_code_that_may_not_be_sent_is_refused():
     with pytest.raises(ValueError, match="1006"):
         async with serve(Working, port=0, shutdown_code=1006):
             pass
+
+
+async def test_a_failing_block_closes_the_server():
+    with pytest.raises(KeyError):
+        async with serve(PAGE, port=0) as server:
+            raise KeyError
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", server.port)
+
+
+async def test_closing_ends_connections_that_wait(connect, ssl):
+    async with (
+        serve(PAGE, port=0, ssl=ssl) as server,
+        connect(server) as fresh,
+        connect(server) as idle,
+        connect(server) as partial,
+    ):
+        partial.send(GET[:-1])
+        assert (await idle.get()).status == 200
+        closing = asyncio.create_task(server.close())
+        for client in (fresh, idle, partial):
+            assert await client.rest() == b""
+        await closing
+
+
+async def test_closing_waits_for_answers(connect, until):
+    started, release = asyncio.Event(), asyncio.Event()
+
+    async def view(request):
+        started.set()
+        await release.wait()
+        return "done"
+
+    async with serve([path("/", view)], port=0) as server, connect(server) as client:
+        client.send(GET + GET)
+        await started.wait()
+        closing = asyncio.create_task(server.close())
+        await until(lambda: server.closing)
+        release.set()
+        response = await client.response()
+        assert (response.body, response.headers["connection"]) == (b"done", "close")
+        assert await client.rest() == b""
+        await closing
+
+
+async def test_closing_cancels_answers_that_take_too_long(connect):
+    started = asyncio.Event()
+    ended = []
+
+    async def view(request):
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(request)
+
+    async with serve([path("/", view)], port=0, shutdown_timeout=0.1) as server, connect(server) as client:
+        client.send(GET)
+        await started.wait()
+        await server.close()
+        assert len(ended) == 1
+        assert await client.end() == b""
+
+
+async def test_closing_may_be_repeated():
+    async with serve(PAGE, port=0) as server:
+        await asyncio.gather(server.close(), server.close())
+        await server.close()
+
+
+async def test_closing_sends_close_frames(either_tls, ssl):
+    async with serve(Echo, port=0, ssl=ssl) as server:
+        clients = [await ws_connect(server.addresses[0], ssl=either_tls and either_tls.client) for _ in range(5)]
+        for client in clients:
+            await client.send("hello")
+            assert await client.recv() == "hello"
+        assert len(server.connections) == 5
+        receiving = [asyncio.create_task(client.recv()) for client in clients]
+        await server.close()
+        assert not server._work.views
+        for client, message in zip(clients, receiving, strict=True):
+            with pytest.raises(ConnectionClosedOK):
+                await message
+            assert (client.close_code, client.close_reason) == (1001, "server shutting down")
+
+
+async def test_closing_does_not_wait_for_ever_for_websockets(connect):
+    async with serve(Echo, port=0, shutdown_timeout=0.1) as server, connect(server) as client:
+        client.send(UPGRADE)
+        assert (await client.response(head_only=True)).status == 101
+        await server.close()
+        assert not server._work.views
+        assert (await client.rest())[:4] == b"\x88\x16\x03\xe9"

@@ -2,11 +2,16 @@
 
 import os
 import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
-__all__ = ["NGINX", "program", "unavailable"]
+__all__ = ["NGINX", "haproxy", "program", "unavailable"]
 
 NGINX = """
 daemon off;
@@ -25,6 +30,22 @@ http {{
 """
 """A configuration of nginx with all its files in `folder`; `server` has the rest."""
 
+_HAPROXY = """
+global
+    maxconn 100
+defaults
+    mode {mode}
+    timeout connect 10s
+    timeout client 30s
+    timeout server 30s
+    timeout tunnel 30s
+frontend clients
+    bind fd@{listener}
+    default_backend servers
+backend servers
+    server one {server}
+"""
+
 
 def unavailable(name: str, reason: str) -> NoReturn:
     """Skips the test for want of a program; fails it if DUCK_REQUIRE_NAME=1 is set."""
@@ -40,3 +61,20 @@ def program(name: str) -> str:
     if found is None:
         pytest.skip(f"{name} is not installed")
     return found
+
+
+@contextmanager
+def haproxy(folder: Path, server: str, *, mode: str = "http") -> Iterator[tuple[str, int]]:
+    """Runs HAProxy with its settings in a folder; yields its address.
+
+    Args:
+        server: The address of the server behind it, and the options of HAProxy for it.
+    """
+    executable, settings = program("haproxy"), folder / "haproxy.cfg"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        settings.write_text(_HAPROXY.format(mode=mode, listener=listener.fileno(), server=server))
+        with subprocess.Popen([executable, "-db", "-f", str(settings)], pass_fds=[listener.fileno()]) as process:
+            try:
+                yield listener.getsockname()
+            finally:
+                process.terminate()

@@ -8,6 +8,7 @@ from duck.server.http.allowed_hosts import AllowedHosts
 from duck.urls import path
 
 from ...support.handshake import LINES, head
+from ...support.views import Echo
 
 
 @pytest.mark.parametrize(
@@ -65,11 +66,6 @@ def test_a_host_is_allowed_by_its_name_on_any_port(names, field, allowed):
 def test_a_name_that_no_request_can_have_is_refused_with_advice(names, advice):
     with pytest.raises((TypeError, ValueError), match=f"^allowed_hosts (is|has) .*{advice}"):
         AllowedHosts(names)
-
-
-class Echo(WebSocketView):
-    async def on_receive(self, message, opcode):
-        await self.send(message, opcode)
 
 
 class Closed(Echo):

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from duck.contrib.websockets import Frame, OpCode, WebSocketView
+from duck.contrib.websockets import Frame, OpCode
 from duck.contrib.websockets.metrics import Metrics
 from duck.server import Limits, serve
 from duck.server.http.connection_limit import ConnectionLimiter
@@ -12,15 +12,11 @@ from duck.server.server import TURNED_AWAY
 from duck.urls import path
 
 from ...support.handshake import upgrade
+from ...support.views import Echo
 
 HANDSHAKE = upgrade("/echo")
 
 PAGE = b"GET /page HTTP/1.1\r\nHost: test\r\n\r\n"
-
-
-class Echo(WebSocketView):
-    async def on_receive(self, message, opcode):
-        await self.send(message, opcode)
 
 
 urlpatterns = [path("/echo", Echo), path("/page", lambda request: "a page")]
@@ -128,27 +124,6 @@ async def test_a_client_that_has_left_does_not_count(connect, until, request_):
                 if request_.endswith(b"\r\n\r\n"):
                     assert (await client.response()).status != 503
             await until(lambda: server._limiter.count == 0)
-
-
-def test_a_view_that_fails_takes_no_room(run, connect, until, caplog):
-    class Failing(Echo):
-        async def run(self, *_, **__):
-            raise RuntimeError("not in the plan")
-
-    class Broken(Echo):
-        MAX_FRAME_SIZE = property(lambda self: 1 // 0)
-
-    async def scenario(view):
-        async with serve([path("/echo", view)], port=0, limits=Limits(connections=1)) as server:
-            for _ in range(2):
-                async with connect(server) as client:
-                    client.send(HANDSHAKE)
-                    assert (await client.response()).status == 500
-                    assert await client.end() == b""
-                await until(lambda: server._limiter.count == 0)
-
-    run(scenario(Failing))
-    run(scenario(Broken))
 
 
 @pytest.mark.parametrize(

@@ -79,11 +79,10 @@ def test_reads_arm_no_timers(connect):
     assert len(armed) == 1
 
 
-async def test_a_silent_connection_is_closed_without_an_answer(connect, either_tls):
-    ssl = either_tls and either_tls.server
+async def test_a_silent_connection_is_closed_without_an_answer(connect, ssl):
     limits = Limits(head_timeout=0.1)
     serving = serve(urlpatterns, port=0, limits=limits, ssl=ssl)
-    async with serving as server, connect(server, either_tls) as client:
+    async with serving as server, connect(server) as client:
         assert await client.rest() == b""
 
 

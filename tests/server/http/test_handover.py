@@ -102,16 +102,15 @@ def view_class():
 
 
 @pytest.fixture
-def serve_view(view_class, either_tls):
+def serve_view(view_class, ssl):
     def start(**options):
-        ssl = either_tls and either_tls.server
         return serve([path("/a/<int:n>", view_class)], port=0, ssl=ssl, **options)
 
     return start
 
 
-async def test_a_view_gets_its_request(connect, serve_view, view_class, either_tls):
-    async with serve_view() as server, connect(server, either_tls) as client:
+async def test_a_view_gets_its_request(connect, serve_view, view_class, ssl):
+    async with serve_view() as server, connect(server) as client:
         client.send(UPGRADE)
         view = await view_class.views.get()
         request = view.request
@@ -119,7 +118,7 @@ async def test_a_view_gets_its_request(connect, serve_view, view_class, either_t
         assert (request.method, request.path, request.query_string) == ("GET", "/a/7", "b")
         assert request.get_header("upgrade") == "websocket"
         assert request.application.server is server
-        assert request.secure is (either_tls is not None)
+        assert request.secure is (ssl is not None)
         assert request.client_address == client.writer.get_extra_info("sockname")
         assert [*server._work.views.values()] == [view]
         assert await client.reader.readexactly(len(SWITCH)) == SWITCH
@@ -130,10 +129,10 @@ async def test_a_view_gets_its_request(connect, serve_view, view_class, either_t
 
 
 @pytest.mark.parametrize("size", [0, 1, 4096, 1_000_000])
-async def test_bytes_behind_the_request_reach_the_view(connect, serve_view, view_class, either_tls, size):
+async def test_bytes_behind_the_request_reach_the_view(connect, serve_view, view_class, ssl, size):
     """Bytes in one piece with the head: some are read with it, others wait in the kernel or in TLS."""
     early = pattern(size)
-    async with serve_view() as server, connect(server, either_tls) as client:
+    async with serve_view() as server, connect(server) as client:
         client.send(UPGRADE + early)
         view = await view_class.views.get()
         assert await view.protocol.until(size) == early
@@ -142,12 +141,10 @@ async def test_bytes_behind_the_request_reach_the_view(connect, serve_view, view
 
 
 @pytest.mark.parametrize("size", [100, 1_000_000])
-async def test_bytes_that_come_while_reading_is_paused_reach_the_view(
-    connect, serve_view, view_class, either_tls, size
-):
+async def test_bytes_that_come_while_reading_is_paused_reach_the_view(connect, serve_view, view_class, ssl, size):
     view_class.hold = asyncio.Event()
     early = pattern(size)
-    async with serve_view() as server, connect(server, either_tls) as client:
+    async with serve_view() as server, connect(server) as client:
         client.send(UPGRADE)
         view = await view_class.views.get()
         assert not view.request.transport.is_reading()
@@ -160,9 +157,9 @@ async def test_bytes_that_come_while_reading_is_paused_reach_the_view(
 
 
 @pytest.mark.parametrize("step", [1, 7, 64])
-async def test_head_and_bytes_behind_it_may_come_in_small_pieces(connect, serve_view, view_class, either_tls, step):
+async def test_head_and_bytes_behind_it_may_come_in_small_pieces(connect, serve_view, view_class, ssl, step):
     data = UPGRADE + bytes(range(64))
-    async with serve_view() as server, connect(server, either_tls) as client:
+    async with serve_view() as server, connect(server) as client:
         for start in range(0, len(data), step):
             client.send(data[start : start + step])
             await asyncio.sleep(0)
@@ -170,14 +167,13 @@ async def test_head_and_bytes_behind_it_may_come_in_small_pieces(connect, serve_
         assert await view.protocol.until(64) == bytes(range(64))
 
 
-async def test_an_upgrade_may_follow_pipelined_requests(connect, view_class, either_tls):
+async def test_an_upgrade_may_follow_pipelined_requests(connect, view_class, ssl):
     async def page(request):
         await asyncio.sleep(0)
         return "page"
 
     patterns = [path("/", page), path("/a/<int:n>", view_class)]
-    ssl = either_tls and either_tls.server
-    async with serve(patterns, port=0, ssl=ssl) as server, connect(server, either_tls) as client:
+    async with serve(patterns, port=0, ssl=ssl) as server, connect(server) as client:
         client.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n" * 300 + UPGRADE + b"early")
         for _ in range(300):
             assert (await client.response()).body == b"page"
@@ -196,17 +192,17 @@ async def test_an_upgrade_may_follow_pipelined_requests(connect, view_class, eit
         b"GET /a/7 HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
     ],
 )
-async def test_any_request_to_the_route_goes_to_the_view(connect, serve_view, view_class, either_tls, data):
-    async with serve_view() as server, connect(server, either_tls) as client:
+async def test_any_request_to_the_route_goes_to_the_view(connect, serve_view, view_class, ssl, data):
+    async with serve_view() as server, connect(server) as client:
         client.send(data)
         view = await view_class.views.get()
         assert view.request.method == data.split()[0].decode()
         assert view.request.content == b""
 
 
-async def test_no_deadline_of_http_is_left(connect, serve_view, view_class, either_tls):
+async def test_no_deadline_of_http_is_left(connect, serve_view, view_class, ssl):
     limits = Limits(head_timeout=0.3, keep_alive_timeout=0.1)
-    async with serve_view(limits=limits) as server, connect(server, either_tls) as client:
+    async with serve_view(limits=limits) as server, connect(server) as client:
         client.send(UPGRADE)
         view = await view_class.views.get()
         await asyncio.sleep(0.35)
@@ -215,9 +211,9 @@ async def test_no_deadline_of_http_is_left(connect, serve_view, view_class, eith
 
 
 @pytest.mark.usefixtures("without_collector")
-async def test_a_websocket_keeps_no_object_of_http(connect, serve_view, view_class, either_tls):
+async def test_a_websocket_keeps_no_object_of_http(connect, serve_view, view_class, ssl):
     """An idle WebSocket keeps no parser, and the garbage collector is not needed for that."""
-    async with serve_view() as server, connect(server, either_tls) as client:
+    async with serve_view() as server, connect(server) as client:
         client.send(UPGRADE)
         await view_class.views.get()
         await client.reader.readexactly(len(SWITCH))
@@ -226,7 +222,7 @@ async def test_a_websocket_keeps_no_object_of_http(connect, serve_view, view_cla
 
 
 @pytest.mark.usefixtures("without_collector")
-async def test_a_closed_connection_is_freed_at_once(connect, until, either_tls):
+async def test_a_closed_connection_is_freed_at_once(connect, until, ssl):
     """Memory that waits for the collector is cold when it is used again, and the collector has work."""
     views = weakref.WeakSet()
 
@@ -235,9 +231,8 @@ async def test_a_closed_connection_is_freed_at_once(connect, until, either_tls):
             views.add(self)
             await self.send(message, opcode)
 
-    ssl = either_tls and either_tls.server
     async with serve(Echo, port=0, ssl=ssl) as server:
-        async with connect(server, either_tls) as client:
+        async with connect(server) as client:
             client.send(HANDSHAKE + Frame(OpCode.TEXT, payload=b"Hi!").serialize(mask=True))
             await client.reader.readuntil(b"Hi!")
             assert len(views) == 1
@@ -247,50 +242,22 @@ async def test_a_closed_connection_is_freed_at_once(connect, until, either_tls):
         await until(lambda: not views)
 
 
-async def test_an_error_in_the_init_of_a_view_is_answered_500(connect, serve_view, view_class, either_tls, caplog):
-    def fail(self, request, **kwargs):
-        raise RuntimeError("a secret")
-
-    view_class.__init__ = fail
-    async with serve_view() as server, connect(server, either_tls) as client:
-        client.send(UPGRADE)
-        response = await client.response()
-        assert (response.status, response.body) == (500, b"500\n")
-        assert response.headers["connection"] == "close"
-    assert "a secret" in caplog.text
-
-
-async def test_a_view_that_fails_leaves_no_connection(connect, serve_view, view_class, either_tls, caplog):
-    async def fail(self, *_, **__):
-        raise RuntimeError("not in the plan")
-
-    view_class.run = fail
-    async with serve_view(limits=QUICKLY) as server, connect(server, either_tls) as client:
-        client.send(UPGRADE)
-        response = await client.response()
-        assert (response.status, response.body) == (500, b"500\n")
-        assert await client.end() == b""
-        assert not server._work.views
-    assert "not in the plan" in caplog.text
-
-
 @pytest.fixture
-def count(view_class):
+def count():
     """The number of connections that a server counts."""
     return lambda server: server._limiter.count
 
 
 @pytest.mark.parametrize("step", ["run", "initiate_upgrade_to_ws"])
 async def test_a_view_that_answers_nothing_is_answered_500_and_leaves_nothing(
-    connect, serve_view, either_tls, until, count, caplog, step
+    connect, serve_view, ssl, until, count, caplog, step
 ):
     async def nothing(self, *_, **__):
         return None
 
     view = type("Silent", (WebSocketView,), {step: nothing})
-    ssl = either_tls and either_tls.server
     async with serve(view, port=0, ssl=ssl, limits=QUICKLY) as server:
-        async with connect(server, either_tls) as client:
+        async with connect(server) as client:
             client.send(HANDSHAKE + b"more")
             response = await client.response()
             assert (response.status, response.headers["connection"]) == (500, "close")
@@ -299,6 +266,27 @@ async def test_a_view_that_answers_nothing_is_answered_500_and_leaves_nothing(
         await until(lambda: not count(server))
         assert not server._work.views and not server._work.protocols
     assert "Silent answered nothing to <HttpRequest GET '/a/7?b'>" in caplog.text
+
+
+def failing(step, error):
+    """A view whose method raises an error, before a coroutine runs."""
+
+    def fail(*_, **__):
+        raise error
+
+    return type("Failing", (WebSocketView,), {step: fail})
+
+
+class FailsInRun(WebSocketView):
+    async def run(self, *_, **__):
+        raise RuntimeError("a secret")
+
+
+class Cancelled(WebSocketView):
+    async def run(self, *_, **__):
+        other = asyncio.get_running_loop().create_future()
+        other.cancel()
+        await other
 
 
 class Unwritable(WebSocketView):
@@ -312,43 +300,53 @@ class Exits(WebSocketView):
     MAX_FRAME_SIZE = property(lambda self: sys.exit(2))
 
 
-class Cancelled(WebSocketView):
-    async def run(self, *_, **__):
-        other = asyncio.get_running_loop().create_future()
-        other.cancel()
-        await other
+class Broken(WebSocketView):
+    MAX_FRAME_SIZE = property(lambda self: 1 // 0)
 
 
 VIEW_FAILED = "the view for <HttpRequest GET '/a/7?b'> failed"
 
 
 @pytest.mark.parametrize(
-    ("view_class", "words"), [(Exits, VIEW_FAILED), (Cancelled, VIEW_FAILED), (Unwritable, "bytes, not str")]
+    ("view_class", "words"),
+    [
+        (failing("__init__", RuntimeError("a secret")), "a secret"),
+        (failing("__init__", SystemExit("a secret")), "a secret"),
+        (failing("run", SystemExit("a secret")), "a secret"),
+        (FailsInRun, "a secret"),
+        (Cancelled, VIEW_FAILED),
+        (Unwritable, "bytes, not str"),
+        (Exits, VIEW_FAILED),
+        (Broken, VIEW_FAILED),
+    ],
 )
-async def test_any_exception_of_a_view_is_answered_500(connect, until, count, caplog, view_class, words):
-    async with serve(view_class, port=0, limits=QUICKLY) as server:
+async def test_any_exception_of_a_view_is_answered_500_and_leaves_nothing(
+    connect, ssl, until, count, caplog, view_class, words
+):
+    async with serve(view_class, port=0, ssl=ssl, limits=QUICKLY) as server:
         async with connect(server) as client:
             client.send(HANDSHAKE)
-            assert (await client.response()).status == 500
+            response = await client.response()
+            assert (response.status, response.headers["connection"], response.body) == (500, "close", b"500\n")
             assert await client.end() == b""
         await until(lambda: not count(server))
+        assert not server._work.views
     assert words in caplog.text
 
 
-async def test_the_response_that_a_view_returns_is_sent(connect, either_tls, until, count, caplog):
+async def test_the_response_that_a_view_returns_is_sent(connect, ssl, until, count, caplog):
     class View(WebSocketView):
         async def run(self, *_, **__):
             return HttpResponse("log in first\n", 401, "text/plain", [("WWW-Authenticate", "Basic")])
 
-    ssl = either_tls and either_tls.server
     async with serve(View, port=0, ssl=ssl, limits=QUICKLY) as server:
-        async with connect(server, either_tls) as client:
+        async with connect(server) as client:
             client.send(HANDSHAKE)
             response = await client.response()
             assert (response.status, response.body) == (401, b"log in first\n")
             assert response.headers["www-authenticate"] == "Basic"
             assert await client.end() == b""
-        async with connect(server, either_tls) as client:
+        async with connect(server) as client:
             client.send(HANDSHAKE.replace(b"GET", b"HEAD"))
             assert (await client.response(head_only=True)).status == 401
             assert await client.end() == b""
@@ -357,18 +355,15 @@ async def test_the_response_that_a_view_returns_is_sent(connect, either_tls, unt
 
 
 @pytest.mark.parametrize("fails", [False, True])
-async def test_a_connection_that_its_view_does_not_serve_closes_with_1011(
-    connect, either_tls, until, count, caplog, fails
-):
+async def test_a_connection_that_its_view_does_not_serve_closes_with_1011(connect, ssl, until, count, caplog, fails):
     class View(WebSocketView):
         async def run(self, *_, **__):
             await self.initiate_upgrade_to_ws()
             if fails:
                 raise RuntimeError("not in the plan")
 
-    ssl = either_tls and either_tls.server
     async with serve(View, port=0, ssl=ssl) as server:
-        async with connect(server, either_tls) as client:
+        async with connect(server) as client:
             client.send(HANDSHAKE)
             assert (await client.response(head_only=True)).status == 101
             assert (await client.end())[2:4] == (1011).to_bytes(2)
@@ -377,7 +372,7 @@ async def test_a_connection_that_its_view_does_not_serve_closes_with_1011(
     assert ("not in the plan" if fails else "View left the connection") in caplog.text
 
 
-async def test_a_view_may_use_the_transport_itself_until_it_ends(connect, view_class, either_tls, until, count):
+async def test_a_view_may_use_the_transport_itself_until_it_ends(connect, view_class, ssl, until, count):
     """The view has ended, so its connection ends after a while for the last bytes."""
 
     class View(RawView):
@@ -386,16 +381,15 @@ async def test_a_view_may_use_the_transport_itself_until_it_ends(connect, view_c
             transport.write(b"good bye")
             transport.set_protocol(asyncio.Protocol())
 
-    ssl = either_tls and either_tls.server
     limits = Limits(linger_timeout=0.1)
     async with serve([path("/a/<int:n>", View)], port=0, ssl=ssl, limits=limits) as server:
-        async with connect(server, either_tls) as client:
+        async with connect(server) as client:
             client.send(UPGRADE)
             assert await client.end() == b"good bye"
         await until(lambda: not count(server))
 
 
-async def test_a_client_may_leave_a_view_that_answers_nothing(connect, view_class, either_tls, until, count):
+async def test_a_client_may_leave_a_view_that_answers_nothing(connect, view_class, ssl, until, count):
     begun, let_go = asyncio.Event(), asyncio.Event()
 
     class View(WebSocketView):
@@ -404,20 +398,19 @@ async def test_a_client_may_leave_a_view_that_answers_nothing(connect, view_clas
             await let_go.wait()
             self.request.transport.abort()
 
-    ssl = either_tls and either_tls.server
     async with serve(View, port=0, ssl=ssl) as server:
         for _ in range(2):
-            async with connect(server, either_tls) as client:
+            async with connect(server) as client:
                 client.send(HANDSHAKE)
                 await begun.wait()
             let_go.set()
             await until(lambda: not count(server) and not server._work.protocols)
 
 
-async def test_a_client_may_be_gone_before_the_101(connect, serve_view, view_class, either_tls, until):
+async def test_a_client_may_be_gone_before_the_101(connect, serve_view, view_class, ssl, until):
     view_class.hold = asyncio.Event()
     async with serve_view() as server:
-        async with connect(server, either_tls) as client:
+        async with connect(server) as client:
             client.send(UPGRADE)
             view = await view_class.views.get()
         view_class.hold.set()

@@ -222,11 +222,6 @@ def test_most_of_a_pipeline_waits_unparsed():
     assert reader.stopped
 
 
-def test_requests_before_a_malformed_one_are_answered():
-    found, _ = read(GET + b"nonsense\r\n\r\n" + GET)
-    assert [type(item) for item in found] == [RequestHead, Refusal]
-
-
 def test_nothing_may_follow_connection_close():
     close = b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
     found, reader = read(close + GET)

@@ -86,9 +86,8 @@ urlpatterns = [
 ]
 
 
-async def test_pages_of_every_kind_of_view_are_served(connect, either_tls):
-    ssl = either_tls and either_tls.server
-    async with serve(urlpatterns, port=0, ssl=ssl) as server, connect(server, either_tls) as client:
+async def test_pages_of_every_kind_of_view_are_served(connect, ssl):
+    async with serve(urlpatterns, port=0, ssl=ssl) as server, connect(server) as client:
         page = await client.get("/?a=b")
         assert (page.status, page.body) == (200, b"/ {}")
         assert page.headers["content-type"] == "text/html; charset=utf-8"
@@ -100,19 +99,18 @@ async def test_pages_of_every_kind_of_view_are_served(connect, either_tls):
         assert (await client.get("/coroutine")).body == b"coroutine"
 
 
-async def test_a_page_gets_its_request(connect, either_tls):
+async def test_a_page_gets_its_request(connect, ssl):
     seen = []
 
     def view(request):
         seen.append(request)
         return ""
 
-    ssl = either_tls and either_tls.server
-    async with serve([path("/", view)], port=0, ssl=ssl) as server, connect(server, either_tls) as client:
+    async with serve([path("/", view)], port=0, ssl=ssl) as server, connect(server) as client:
         await client.get("/?q=1")
         (request,) = seen
         assert request.application.server is server
-        assert request.secure is (either_tls is not None)
+        assert request.secure is (ssl is not None)
         assert request.client_address == client.writer.get_extra_info("sockname")
         assert request.client_socket.fileno() >= 0
         assert request.get_header("HOST") == "test"

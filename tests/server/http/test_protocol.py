@@ -5,7 +5,6 @@ import gc
 import logging
 import socket
 import struct
-import sys
 
 import pytest
 
@@ -14,6 +13,8 @@ from duck.http import HttpResponse
 from duck.server import Limits, serve
 from duck.server.http.protocol import HttpProtocol
 from duck.urls import path
+
+from ...support.handshake import UPGRADE
 
 GET = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
 
@@ -48,21 +49,20 @@ REFUSED = [
 ]
 
 
-async def test_refusals_can_be_read_and_end_the_connection(connect, either_tls):
+async def test_refusals_can_be_read_and_end_the_connection(connect, ssl):
     async def refused(server, data):
-        async with connect(server, either_tls) as client:
+        async with connect(server) as client:
             client.send(data)
             response = await client.response()
             assert response.headers["connection"] == "close"
             # TLS cannot end one direction only, and so resets the connection at last.
-            assert await (client.rest() if either_tls is None else client.end()) == b""
+            assert await (client.rest() if ssl is None else client.end()) == b""
             return response.status
 
-    ssl = either_tls and either_tls.server
     async with serve(urlpatterns, port=0, ssl=ssl, limits=Limits(linger_timeout=0.2)) as server:
         statuses = await asyncio.gather(*(refused(server, data) for data, _ in REFUSED))
         assert statuses == [status for _, status in REFUSED]
-        async with connect(server, either_tls) as client:
+        async with connect(server) as client:
             assert (await client.get()).status == 200
 
 
@@ -107,9 +107,8 @@ async def test_a_cookie_in_utf_8_comes_through(connect, cookie):
         b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
     ],
 )
-async def test_a_connection_that_is_not_kept_closes_after_the_response(connect, either_tls, data):
-    ssl = either_tls and either_tls.server
-    async with serve(urlpatterns, port=0, ssl=ssl) as server, connect(server, either_tls) as client:
+async def test_a_connection_that_is_not_kept_closes_after_the_response(connect, ssl, data):
+    async with serve(urlpatterns, port=0, ssl=ssl) as server, connect(server) as client:
         client.send(data)
         response = await client.response()
         assert (response.status, response.headers["connection"]) == (200, "close")
@@ -118,8 +117,8 @@ async def test_a_connection_that_is_not_kept_closes_after_the_response(connect, 
 
 async def test_an_upgrade_that_is_not_wanted_is_ignored(connect):
     async with serve(urlpatterns, port=0) as server, connect(server) as client:
-        upgrade = GET.replace(b"\r\n\r\n", b"\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
-        client.send(upgrade + upgrade)
+        unwanted = GET.replace(b"\r\n\r\n", b"\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+        client.send(unwanted + UPGRADE)
         for _ in range(2):
             response = await client.response()
             assert (response.status, response.body) == (200, b"page")
@@ -153,17 +152,6 @@ async def test_requests_before_a_malformed_one_are_answered(connect):
         assert await client.end() == b""
 
 
-async def test_a_head_may_come_in_single_bytes(connect):
-    async with serve(urlpatterns, port=0) as server, connect(server) as client:
-        client.writer.transport.set_write_buffer_limits(0)
-        for _ in range(2):
-            for byte in GET:
-                client.send(bytes([byte]))
-                await client.writer.drain()
-                await asyncio.sleep(0)
-            assert (await client.response()).status == 200
-
-
 async def test_a_client_that_stops_sending_still_gets_its_answer(connect):
     async with serve(urlpatterns, port=0) as server, connect(server) as client:
         client.send(GET)
@@ -172,7 +160,7 @@ async def test_a_client_that_stops_sending_still_gets_its_answer(connect):
         assert await client.rest() == b""
 
 
-async def test_a_client_that_is_gone_before_the_answer_leaves_nothing(connect, either_tls, until, caplog):
+async def test_a_client_that_is_gone_before_the_answer_leaves_nothing(connect, ssl, until, caplog):
     asked, release = asyncio.Queue(), asyncio.Event()
 
     async def view(request):
@@ -184,10 +172,9 @@ async def test_a_client_that_is_gone_before_the_answer_leaves_nothing(connect, e
         return [each for each in gc.get_objects() if issubclass(type(each), HttpProtocol)]
 
     gc.collect()
-    ssl = either_tls and either_tls.server
     limits = Limits(keep_alive_timeout=1000)
     async with serve([path("/", view)], port=0, ssl=ssl, limits=limits) as server:
-        async with connect(server, either_tls) as client:
+        async with connect(server) as client:
             client.send(GET)
             request = await asked.get()
             reset = struct.pack("ii", 1, 0)
@@ -236,18 +223,6 @@ async def test_a_view_that_does_not_call_the_init_of_its_base_is_answered_500(co
                 assert (await client.response()).status == 500
             await until(lambda: not server._work.protocols)
     assert "Forgetful.__init__ must call super().__init__(request, **kwargs)" in caplog.text
-
-
-@pytest.mark.parametrize("step", ["__init__", "run"])
-async def test_a_system_exit_at_the_start_of_a_view_gives_500(connect, caplog, step):
-    def leave(*args, **kwargs):
-        sys.exit("a secret")
-
-    Leaving = type("Leaving", (WebSocketView,), {step: leave})
-    async with serve(Leaving, port=0) as server, connect(server) as client:
-        client.send(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-        assert (await client.response()).status == 500
-    assert "a secret" in caplog.text
 
 
 @pytest.fixture

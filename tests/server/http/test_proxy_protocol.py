@@ -5,7 +5,6 @@ import ipaddress
 import re
 import socket
 import struct
-import subprocess
 
 import pytest
 from hypothesis import given
@@ -15,7 +14,7 @@ from duck.server import Limits, serve
 from duck.server.http.proxy_protocol import SIGNATURES, Header, parse
 from duck.urls import path
 
-from ...support.programs import program
+from ...support.programs import haproxy
 
 PORTS = st.integers(0, 65535)
 PAIRS = st.sampled_from([4, 6]).flatmap(lambda version: st.tuples(*[st.ip_addresses(v=version)] * 2))
@@ -247,41 +246,13 @@ async def test_the_proxy_protocol_needs_trusted_proxies():
             pass
 
 
-HAPROXY = """
-global
-    maxconn 100
-defaults
-    mode tcp
-    timeout connect 10s
-    timeout client 30s
-    timeout server 30s
-frontend clients
-    bind fd@{listener}
-    default_backend servers
-backend servers
-    server one 127.0.0.1:{port} {option}
-"""
-
-
 @pytest.mark.parametrize("option", ["send-proxy", "send-proxy-v2"])
-async def test_haproxy_sends_headers_that_are_understood(connect, either_tls, tmp_path, option):
-    executable = program("haproxy")
-    async with serving(ssl=either_tls and either_tls.server) as server:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            server_behind = server.port
-            (tmp_path / "haproxy.cfg").write_text(
-                HAPROXY.format(listener=listener.fileno(), port=server_behind, option=option)
-            )
-            command = [executable, "-db", "-f", str(tmp_path / "haproxy.cfg")]
-            with subprocess.Popen(command, pass_fds=[listener.fileno()]) as process:  # noqa: ASYNC220
-                try:
-                    options = {"ssl": either_tls.client, "server_hostname": "localhost"} if either_tls else {}
-                    reader, writer = await asyncio.open_connection(*listener.getsockname(), **options)
-                    writer.write(GET)
-                    name = writer.get_extra_info("sockname")
-                    expected = f"\r\n\r\n{name} {either_tls is not None}".encode()
-                    assert (await reader.read()).endswith(expected)
-                    writer.close()
-                    await writer.wait_closed()
-                finally:
-                    process.terminate()
+async def test_haproxy_sends_headers_that_are_understood(either_tls, ssl, tmp_path, option):
+    async with serving(ssl=ssl) as server:
+        with haproxy(tmp_path, f"127.0.0.1:{server.port} {option}", mode="tcp") as address:
+            reader, writer = await asyncio.open_connection(*address, ssl=either_tls and either_tls.client)
+            writer.write(GET)
+            name = writer.get_extra_info("sockname")
+            assert (await reader.read()).endswith(f"\r\n\r\n{name} {ssl is not None}".encode())
+            writer.close()
+            await writer.wait_closed()

@@ -45,21 +45,21 @@ def greeting(words):
 
 
 @pytest.fixture(params=["lazy", "eager"])
-def serving(request, either_tls):
+def serving(request, ssl):
     factory = request.getfixturevalue("eager_tasks") if request.param == "eager" else None
 
     @asynccontextmanager
     async def start(patterns):
         if factory is not None:
             asyncio.get_running_loop().set_task_factory(factory)
-        async with serve(patterns, port=0, ssl=either_tls and either_tls.server) as server:
+        async with serve(patterns, port=0, ssl=ssl) as server:
             yield server
 
     return start
 
 
-async def test_a_page_sees_nothing_of_the_request_before(connect, serving, either_tls):
-    async with serving([path("/page", page)]) as server, connect(server, either_tls) as client:
+async def test_a_page_sees_nothing_of_the_request_before(connect, serving, ssl):
+    async with serving([path("/page", page)]) as server, connect(server) as client:
         for _ in range(2):
             assert (await client.get("/page")).body == b"nobody"
         client.send(GET * 3)
@@ -67,10 +67,10 @@ async def test_a_page_sees_nothing_of_the_request_before(connect, serving, eithe
             assert (await client.response()).body == b"nobody"
 
 
-async def test_a_view_sees_nothing_of_the_page_before(connect, serving, either_tls):
+async def test_a_view_sees_nothing_of_the_page_before(connect, serving, ssl):
     async with serving([path("/page", page), path("/ws", Named)]) as server:
         for _ in range(2):
-            async with connect(server, either_tls) as client:
+            async with connect(server) as client:
                 client.send(GET + HANDSHAKE)
                 assert (await client.response()).body == b"nobody"
                 assert (await client.response(head_only=True)).status == 101
@@ -78,7 +78,7 @@ async def test_a_view_sees_nothing_of_the_page_before(connect, serving, either_t
                 assert await client.reader.readexactly(len(expected)) == expected
 
 
-async def test_a_page_sees_no_variables_of_the_page_before_it(connect, serving, either_tls):
+async def test_a_page_sees_no_variables_of_the_page_before_it(connect, serving, ssl):
     """Writing is resumed in the context in which something was written."""
     size = 5_000_000
 
@@ -87,14 +87,14 @@ async def test_a_page_sees_no_variables_of_the_page_before_it(connect, serving, 
         user.set("alice")
         return before.ljust(size)
 
-    async with serving([path("/page", large)]) as server, connect(server, either_tls) as client:
+    async with serving([path("/page", large)]) as server, connect(server) as client:
         client.send(GET * 3)
         for _ in range(3):
             assert (await client.response()).body.strip() == b"nobody"
 
 
-async def test_many_pipelined_requests_are_answered_without_nesting(connect, serving, either_tls):
+async def test_many_pipelined_requests_are_answered_without_nesting(connect, serving, ssl):
     count = 2000
-    async with serving([path("/page", lambda request: "")]) as server, connect(server, either_tls) as client:
+    async with serving([path("/page", lambda request: "")]) as server, connect(server) as client:
         client.send(GET * (count - 1) + LAST)
         assert (await client.rest()).count(b"HTTP/1.1 200 ") == count

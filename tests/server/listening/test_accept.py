@@ -33,11 +33,11 @@ async def test_a_connection_counts_before_its_tls_handshake(connect, tls, until)
         with ExitStack() as stack:
             connected(stack, server, 2)
             await until(lambda: server._limiter.count == 2)
-            async with connect(server, tls) as client:
+            async with connect(server) as client:
                 client.send(GET)
                 assert (await client.response()).status == 503
         await until(lambda: server._limiter.count == 0)
-        async with connect(server, tls) as client:
+        async with connect(server) as client:
             client.send(GET)
             assert (await client.response()).status == 200
 
@@ -48,7 +48,7 @@ async def test_a_connection_counts_for_its_address_before_its_tls_handshake(conn
         with ExitStack() as stack:
             connected(stack, server, 1)
             await until(lambda: server._limiter.count)
-            async with connect(server, tls) as client:
+            async with connect(server) as client:
                 client.send(GET)
                 assert (await client.response()).status == 503
 
@@ -88,9 +88,9 @@ async def test_a_client_that_leaves_makes_room_for_the_next(loop_name, tls, unti
             await until(lambda: server._limiter.count == 0)
 
 
-async def test_accepting_pauses_while_no_files_are_left(loop_name, either_tls, connect, until, caplog, monkeypatch):
+async def test_accepting_pauses_while_no_files_are_left(loop_name, ssl, connect, until, caplog, monkeypatch):
     """Each attempt logs the lack once, and the server continues once files are free."""
-    if loop_name == "uvloop" and either_tls is None:
+    if loop_name == "uvloop" and ssl is None:
         pytest.skip("uvloop accepts plain connections by itself, and closes those that it has no file for")
     monkeypatch.setattr(Acceptor, "PAUSE", 0.05)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -98,7 +98,6 @@ async def test_accepting_pauses_while_no_files_are_left(loop_name, either_tls, c
     def told():
         return sum("cannot accept connections" in message for message in caplog.messages)
 
-    ssl = either_tls and either_tls.server
     async with serve(urlpatterns, port=0, ssl=ssl, limits=Limits(connections=1000)) as server:
         with ExitStack() as stack:
             clients = [stack.enter_context(socket.socket()) for _ in range(40)]
@@ -115,7 +114,7 @@ async def test_accepting_pauses_while_no_files_are_left(loop_name, either_tls, c
                 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
             assert told() <= 1 + passed / 0.05
             await until(lambda: server._limiter.count == 40)
-        async with connect(server, either_tls) as client:
+        async with connect(server) as client:
             client.send(GET)
             assert (await client.response()).status == 200
     assert not any(record.exc_info for record in caplog.records)
