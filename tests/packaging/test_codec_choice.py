@@ -118,6 +118,29 @@ def test_a_required_codec_that_is_broken_is_an_error(python, tree):
     assert "ImportError: the compiled codec is required, but it does not load: " in process.stderr
 
 
+SUBINTERPRETER = """
+try:
+    import _interpreters as interpreters
+except ImportError:  # CPython 3.11 and 3.12
+    import _xxsubinterpreters as interpreters
+
+import duck.contrib.websockets
+
+sub = interpreters.create()
+interpreters.run_string(sub, "import duck.contrib.websockets; print('imported')")
+interpreters.destroy(sub)
+"""
+
+
+def test_a_subinterpreter_has_the_pure_codec_and_advice(python, compiled):
+    process = python("-c", SUBINTERPRETER, DUCK_REQUIRE_SPEEDUPS="")
+    assert process.stdout == "imported\n"
+    assert process.stderr.count("RuntimeWarning") == 1
+    assert "it does not load: " in process.stderr
+    assert ". Use the main interpreter (in mod_wsgi: `WSGIApplicationGroup %{GLOBAL}`), or set DUCK" in process.stderr
+    assert "Reinstall" not in process.stderr
+
+
 def broken(tree):
     module = f"_speedups{EXTENSION_SUFFIXES[0]}"
     (tree / "duck/contrib/websockets" / module).write_bytes(b"this is no shared library")

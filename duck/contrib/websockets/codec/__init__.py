@@ -99,8 +99,10 @@ def _choose() -> tuple[ModuleType, str]:
         # If the codec is built but does not load, the message must show the cause.
         missing = isinstance(error, ModuleNotFoundError) or "cannot import name" in str(error)
         folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-        why = f"it was not built in {folder}" if missing else f"it does not load: {error}"
+        why = f"it was not built in {folder}" if missing else f"it does not load: {str(error).rstrip('.')}"
         advice = _advice(folder)
+        if "interpreter" in str(error):  # a process loads it once
+            advice = "Use the main interpreter (in mod_wsgi: `WSGIApplicationGroup %{GLOBAL}`)"
         if required:
             raise ImportError(f"the compiled codec is required, but {why}. {advice}.") from error
         warnings.warn(
