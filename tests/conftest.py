@@ -29,7 +29,7 @@ def pytest_configure():
         os.environ.pop(name, None)
     # The proxy of a machine does not lead to the servers of tests. Fixtures that install something need it.
     others = os.environ.get("no_proxy", os.environ.get("NO_PROXY", ""))
-    os.environ["no_proxy"] = f"{others},localhost,127.0.0.1,::1,example,example.org"
+    os.environ["no_proxy"] = f"{others},localhost,127.0.0.1,::1,several.example,app.example.org"
     with suppress(ImportError):  # benchmarks do not need it
         from hypothesis import HealthCheck, settings
 
