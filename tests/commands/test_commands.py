@@ -355,6 +355,7 @@ async def test_a_client_trusts_an_authority_and_shows_its_own_certificate(tls, c
     ("options", "words"),
     {
         "no URL": (["example.org"], "'example.org' is not a WebSocket URL"),
+        "a Unix socket as it is printed": (["ws+unix:/a.sock"], "write ws://localhost/ --unix /a.sock"),
         "an unknown option with a value": (["--cacert", "ca.pem", "wss://a"], "unrecognized arguments: --cacert"),
         "TLS without TLS": (["--insecure", "ws://a"], "--insecure is for wss://"),
         "an authority without TLS": (["--ssl-ca-certs", "ca.pem", "ws://a"], "--ssl-ca-certs is for wss://"),

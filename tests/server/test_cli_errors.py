@@ -82,6 +82,10 @@ def test_an_error_in_an_application_is_shown_from_its_own_code_on(folder):
 BROKEN = {
     "\nx = (\n": ("    x = (", r"SyntaxError: '\(' was never closed \(/.*/app.py, line 2\)"),
     "import nowhere\n": ("    import nowhere", r"ModuleNotFoundError: No module named 'nowhere' \(/.*, line 1\)"),
+    "from .views import Chat\n": (
+        "    from .views import Chat",
+        r"ImportError: .* no known parent package; serve the file as a module of its package: \d\.app \(.*, line 1\)",
+    ),
     "import sys\nsys.exit('no database')\n": (
         "    sys.exit('no database')",
         r"SystemExit: no database \(/.*/app.py, line 2\)",

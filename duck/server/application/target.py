@@ -170,6 +170,8 @@ def _failure(name: str, error: Exception | SystemExit) -> TargetError:
     else:
         theirs = [frame for frame in traceback.extract_tb(frames) if not frame.filename.startswith(_OURS)]
         place, line = (theirs[-1].filename, theirs[-1].lineno) if theirs else (None, None)
+    if place and "no known parent package" in words:  # of a relative import
+        words += f"; serve the file as a module of its package: {Path(place).parent.name}.{Path(place).stem}"
     where = f" ({place}, line {line})" if place else ""
     details = "".join(traceback.format_exception(error.with_traceback(frames))) if where else ""
     return TargetError(f"{name} cannot be imported: {type(error).__name__}: {words}{where}", details)
