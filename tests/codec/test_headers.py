@@ -100,7 +100,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_parse_header_refuses_at_the_deciding_byte(codec, case):
-    """The refusal comes with the deciding byte, and does not change with later bytes."""
+    """Later bytes do not change the refusal."""
     data, told, name = REFUSED[case]
     needed = 2 if name not in ("TOO_BIG", "LENGTH_TOP_BIT", "LENGTH_NOT_MINIMAL") else len(data)
     for size in range(needed):

@@ -87,7 +87,6 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_wrong_frame_is_refused_at_its_last_byte_for_good(codec, feed, case):
-    """The refusal comes with the deciding byte of the frame, with or without its payload, and is final."""
     before, messages, wrong, name = REFUSED[case]
     reader = server(codec, max_size=1000)
     check(reader, feed, before + wrong[:-1], messages)

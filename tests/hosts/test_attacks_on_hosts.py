@@ -371,7 +371,7 @@ async def test_a_bomb_is_refused_by_its_decompressed_size(host, dial, fragments)
 
 
 async def test_a_ping_between_compressed_fragments_is_answered_uncompressed(host, dial):
-    """aiohttp: the ping made it forget that the message is compressed. The answer to the ping is not compressed."""
+    """aiohttp: the ping made it forget that the message is compressed."""
     compressed = PerMessageDeflate("permessage-deflate").compress(b"quack " * 100, fin=False)
     async with connected(host, dial, headers=COMPRESSED) as (_, peer):
         peer.write(frame(TEXT, compressed, fin=False, rsv=RSV1))
@@ -387,7 +387,7 @@ async def test_a_ping_between_compressed_fragments_is_answered_uncompressed(host
 
 @pytest.mark.parametrize("bits", ["0", "7", "16", "015", '""', "9" * 1000])
 async def test_an_offer_of_an_invalid_window_is_declined(host, dial, bits):
-    """undici: they ended the process. Such an offer is declined."""
+    """undici: they ended the process."""
     offer = {"Sec-WebSocket-Extensions": f"permessage-deflate; server_max_window_bits={bits}"}
     async with host.serve() as server:
         async with dial(server, headers=offer) as peer:

@@ -165,7 +165,7 @@ async def test_a_request_without_a_transport_is_a_mistake_of_the_host():
 
 
 async def test_no_hook_is_called_if_the_peer_has_gone_before_the_answer(serving, dial, log):
-    """No hook is called, and `run` does not wait for an end that has passed."""
+    """`run` does not wait for an end that has passed."""
 
     class View(Told):
         async def initiate_upgrade_to_ws(self):
@@ -188,7 +188,7 @@ async def test_no_hook_is_called_if_the_peer_has_gone_before_the_answer(serving,
 
 
 async def test_no_hook_is_called_if_the_peer_goes_before_the_view_opens(serving, dial, log):
-    """No hook is called: the connection has never been open to the view."""
+    """The connection has never been open to the view."""
 
     class View(Told):
         async def initiate_upgrade_to_ws(self):
@@ -265,7 +265,7 @@ async def test_a_frame_may_begin_behind_the_request(connect, cut):
 @pytest.mark.parametrize("by_run", [False, True], ids=["started", "run"])
 @pytest.mark.parametrize("size", [1000, 100_000, MIB])
 async def test_bytes_behind_the_request_are_not_overtaken_by_later_reads(connect, by_run, size):
-    """The bytes exceed one read: later reads must not overtake the bytes read with the request."""
+    """They exceed one read."""
 
     class View(Echo):
         MAX_FRAME_SIZE = None

@@ -140,7 +140,6 @@ async def test_a_large_message_is_not_copied_on_its_way(connect):
 
 
 async def test_messages_and_close_frame_reach_a_peer_that_reads_at_last(connect):
-    """Earlier messages and the close frame behind them arrive when the peer reads at last."""
     async with connect(Quiet, **SLOW) as session:
         view, peer = session.view, session.peer
         count, sending = await fill(view)

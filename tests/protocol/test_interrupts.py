@@ -107,7 +107,7 @@ async def test_a_signal_handler_may_send_within_a_send(connect, interrupts, view
 
 
 async def test_a_signal_handler_that_raises_loses_only_the_interrupted_message(connect, interrupts):
-    """The message that it has interrupted is lost, and those behind it do not refer to it."""
+    """Messages behind it do not refer to it."""
 
     def handler():
         raise LookupError("enough")
@@ -126,7 +126,6 @@ async def test_a_signal_handler_that_raises_loses_only_the_interrupted_message(c
 
 
 async def test_a_message_sent_within_a_write_follows_it(connect, interrupts):
-    """A message that is sent while bytes are handed to the transport follows them."""
     async with connect(View) as session:
         view, peer = session.view, session.peer
         protocol = view._protocol

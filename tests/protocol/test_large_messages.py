@@ -191,7 +191,6 @@ async def test_other_connections_are_served_meanwhile(serving, dial, gate, metho
 
 
 async def test_pings_are_answered_while_a_message_is_decompressed(connect, gate):
-    """Later messages wait, still compressed, until reading is on hold."""
     held = gate("decode")
     async with connect(Echo, headers=OFFER) as session:
         client = Client(session.peer)
@@ -254,8 +253,6 @@ async def test_messages_behind_a_large_one_are_bounded(connect, gate):
     ids=["garbage", "too large", "not UTF-8"],
 )
 async def test_a_large_message_that_is_refused_hides_those_behind_it(connect, gate, message, code):
-    """Messages behind it are not examined."""
-
     class View(Recorder):
         MAX_FRAME_SIZE = 2 * MIB
 
@@ -274,7 +271,6 @@ async def test_a_large_message_that_is_refused_hides_those_behind_it(connect, ga
 
 @pytest.mark.parametrize("wrong", [b"\x83\x80\0\0\0\0", broken(100)], ids=["a reserved opcode", "garbage"])
 async def test_a_breach_is_answered_after_the_large_message_before_it(connect, wrong):
-    """The large message is answered first."""
     async with connect(Echo, headers=OFFER) as session:
         client = Client(session.peer)
         session.peer.write(compressed(client.end, LARGE[0]) + wrong + compressed(far_end(), LARGE[1]))

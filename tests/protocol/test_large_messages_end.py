@@ -301,7 +301,6 @@ async def test_an_error_in_the_thread_is_the_senders(connect, monkeypatch, log):
 
 
 async def test_terminate_does_not_wait_for_compression(connect, gate):
-    """The server does not wait for compression under way."""
     held = gate("compress")
     async with connect(Recorder, headers=OFFER) as session:
         client = Client(session.peer)

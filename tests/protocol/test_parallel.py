@@ -158,7 +158,6 @@ def test_views_may_send_to_views_of_other_loops(in_loops, serving, dial):
 
 
 def test_sending_to_views_of_other_threads_is_refused_after_their_end(in_loops, serving, dial):
-    """Sends from other threads succeed until the end, and are refused after it; nothing hangs."""
     views = []
     ready, done = threading.Barrier(THREADS, timeout=60), threading.Barrier(THREADS, timeout=60)
     home = 4

@@ -63,7 +63,6 @@ async def test_a_server_that_shuts_down_closes_with_1001(serving, dial, by_run):
 
 @BY
 async def test_a_shutdown_ends_despite_silent_peers_and_endless_hooks(serving, dial, by_run, monkeypatch):
-    """Neither a silent peer nor an endless handler or on_close delays the shutdown."""
     monkeypatch.setattr("duck.contrib.websockets.protocol.hooks.Hooks.FLUSH_TIMEOUT", 0.1)
 
     class Stuck(Waiting):

@@ -167,7 +167,6 @@ async def test_a_cancellation_in_another_loop_ends_the_sending_of_a_stream(conne
 
 
 async def test_messages_of_many_threads_arrive_whole_and_in_order(connect):
-    """Their messages arrive whole, and those of each in order."""
     threads, count = 8, 50
     async with connect(Quiet) as session:
         view, peer = session.view, session.peer
@@ -246,8 +245,6 @@ def test_sending_raises_once_the_loop_of_the_connection_is_closed(run, connect):
 
 
 async def test_a_sender_learns_that_the_loop_was_closed_meanwhile():
-    """A waiting sender learns of the end."""
-
     class Protocol:
         lost = False
 

@@ -20,7 +20,7 @@ CLOSED = ("close", b"\x03\xe8")
 
 
 async def test_read_frame_returns_messages_and_control_frames(connect):
-    """`read_frame` returns control frames, too, which have been answered."""
+    """The control frames have been answered."""
 
     class View(Recorder):
         async def read_frame(self):

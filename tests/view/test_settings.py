@@ -77,7 +77,6 @@ def test_every_setting_is_tried_here():
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
 def test_no_setting_takes_everything(setting):
-    """No check of a row accepts every value."""
     with pytest.raises(KIND, match=setting.name):
         setting.check("View", object())
 
