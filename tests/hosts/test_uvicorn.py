@@ -316,6 +316,27 @@ async def test_the_application_denies_with_a_response(serving_asgi, dial, bodies
         assert await peer.reader.read() == b"".join(body.get("body", b"") for body in bodies)
 
 
+@pytest.mark.parametrize(("status", "length", "told"), [(204, b"9", None), (304, b"9", "9"), (304, None, None)])
+async def test_a_204_and_a_304_have_no_body(serving_asgi, dial, status, length, told):
+    """The length in a 304 is that of the response it stands for (RFC 9110, section 8.6)."""
+    headers = [(b"etag", b'"1"'), *([(b"content-length", length)] if length else [])]
+    bodies = [{**BODY, "body": b"dropped", "more_body": True}, {**BODY, "body": b"as well"}] if length else [BODY]
+    app = answering({**START, "status": status, "headers": headers}, *bodies)
+    async with serving_asgi(app) as server, dial(server) as peer:
+        found, fields = await peer.head()
+        assert (found, fields["etag"], fields.get("content-length")) == (status, '"1"', told)
+        assert await peer.reader.read() == b""
+
+
+async def test_a_client_denied_while_it_sends_can_read_the_reason(serving_asgi, dial):
+    app = answering(START, {**BODY, "body": b"who are you?"})
+    async with serving_asgi(app) as server, dial(server) as peer:
+        peer.send(*[bytes(65536)] * 8)
+        status, fields = await peer.head()
+        assert (status, fields["content-length"]) == (404, "12")
+        assert await peer.reader.read() == b"who are you?"
+
+
 async def test_send_of_a_response_waits_for_a_slow_client(serving_asgi, dial):
     """`send` waits for it, and then for its end."""
     sent = []

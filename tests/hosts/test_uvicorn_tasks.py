@@ -257,46 +257,6 @@ async def test_a_system_exit_of_an_application_does_not_end_the_server(serving_a
     assert "as the test expects" in caplog.text
 
 
-@pytest.mark.parametrize("status", [204, 304])
-async def test_a_204_and_a_304_have_no_body(serving_asgi, dial, status):
-    headers = [(b"etag", b'"1"'), (b"content-length", b"9")]
-    app = answering(
-        {"type": "websocket.http.response.start", "status": status, "headers": headers},
-        {"type": "websocket.http.response.body", "body": b"dropped", "more_body": True},
-        {"type": "websocket.http.response.body", "body": b"as well"},
-    )
-    async with serving_asgi(app) as server, dial(server) as peer:
-        found, fields = await peer.head()
-        assert (found, fields["etag"]) == (status, '"1"')
-        # The length in a 304 is that of the response it stands for (RFC 9110, section 8.6).
-        assert fields.get("content-length") == (None if status == 204 else "9")
-        assert await peer.reader.read() == b""
-
-
-async def test_a_response_without_a_body_has_no_length(serving_asgi, dial):
-    app = answering(
-        {"type": "websocket.http.response.start", "status": 304, "headers": []},
-        {"type": "websocket.http.response.body", "body": b""},
-    )
-    async with serving_asgi(app) as server, dial(server) as peer:
-        _, fields = await peer.head()
-        assert "content-length" not in fields
-        assert await peer.reader.read() == b""
-
-
-async def test_a_client_denied_while_it_sends_can_read_the_reason(serving_asgi, dial):
-    app = answering(
-        {"type": "websocket.http.response.start", "status": 401, "headers": []},
-        {"type": "websocket.http.response.body", "body": b"who are you?"},
-    )
-    async with serving_asgi(app) as server, dial(server) as peer:
-        peer.send(*[bytes(65536)] * 8)
-        status, fields = await peer.head()
-        assert status == 401
-        assert await peer.reader.readexactly(int(fields["content-length"])) == b"who are you?"
-        assert await peer.reader.read() == b""
-
-
 async def test_an_application_works_on_a_loop_with_eager_tasks(serving_asgi, dial, until, eager_tasks):
     """uvicorn sets the protocol of the transport only after it has handed over the request."""
     loop = asyncio.get_running_loop()

@@ -17,8 +17,6 @@ from ..support.views import Gates
 
 pytestmark = pytest.mark.in_memory
 
-MIB = 2**20
-
 
 # Order
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -46,7 +47,7 @@ def test_the_parts_of_a_message_add_up_to_it(codec, sent, size, most):
         connection.receive_parts(None)
         reader = codec.MessageReader(2**30, True, compressed, parts=True)
         streams = StreamQueue(loop, most, None)
-        streams.attach(Held(connection))
+        streams.attach(SimpleNamespace(connection=connection, counters=None, hold=lambda reason: None))
         got = []
 
         async def receive():
@@ -67,14 +68,3 @@ def test_the_parts_of_a_message_add_up_to_it(codec, sent, size, most):
         return got
 
     assert asyncio.run(scenario()) == messages
-
-
-class Held:
-    """A connection without a source of bytes."""
-
-    def __init__(self, connection):
-        self.connection = connection
-        self.counters = None
-
-    def hold(self, reason):
-        pass

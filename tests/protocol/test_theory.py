@@ -8,6 +8,7 @@ import pytest
 
 from duck.contrib.websockets import protocol
 from duck.contrib.websockets.protocol.phases import Phase
+from duck.contrib.websockets.protocol.protocol import ConnectionProtocol
 
 PATHS = protocol.__doc__.split("Data paths\n")[1]
 NAMES = re.findall(r"`([a-z_]+\.[\w.]+)`", PATHS)
@@ -40,13 +41,7 @@ def test_every_state_names_its_members_where_it_is_explained(name):
 
 def test_the_named_flags_exist():
     flags = re.findall(r"^\| `(\w+)` \|", protocol.__doc__.split("Flags\n")[1], re.MULTILINE)
-    names = {name for kind in protocol_class().__mro__ for name in vars(kind)}
-    annotations = {name for kind in protocol_class().__mro__ for name in vars(kind).get("__annotations__", ())}
+    names = {name for kind in ConnectionProtocol.__mro__ for name in vars(kind)}
+    annotations = {name for kind in ConnectionProtocol.__mro__ for name in vars(kind).get("__annotations__", ())}
     assert len(flags) == 10
     assert set(flags) <= names | annotations
-
-
-def protocol_class():
-    from duck.contrib.websockets.protocol.protocol import ConnectionProtocol
-
-    return ConnectionProtocol

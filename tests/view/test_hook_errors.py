@@ -16,10 +16,6 @@ from ..support.views import OpcodeRecorder as Recorder
 pytestmark = pytest.mark.in_memory
 
 
-def errors(log):
-    return [entry for entry in log() if entry.level == "ERROR"]
-
-
 class Boom(Exception):
     pass
 
