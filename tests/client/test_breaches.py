@@ -5,10 +5,13 @@ import socket
 
 import pytest
 
-from duck.contrib.websockets import CloseCode, Frame, OpCode, PerMessageDeflate, ProtocolError, WebSocketView
+from duck.contrib.websockets import CloseCode, Frame, OpCode, PerMessageDeflate, ProtocolError
 from duck.contrib.websockets.client import ConnectionClosed, HandshakeRefused, InvalidHandshake, connect
-from duck.contrib.websockets.sansio.handshake import accept_key
 from duck.contrib.websockets.testing import connect as connect_in_memory
+
+from ..support.handshake import agreed
+from ..support.servers import answering
+from ..support.views import Quiet
 
 
 async def test_the_server_closes_the_stream_first():
@@ -16,18 +19,15 @@ async def test_the_server_closes_the_stream_first():
     read = asyncio.Event()
 
     async def serve_one(reader, writer):
-        head = await reader.readuntil(b"\r\n\r\n")
-        writer.write(agreed(head))
+        writer.write(agreed(await reader.readuntil(b"\r\n\r\n")))
         await reader.readexactly(8)
         writer.write(b"\x88\x02\x03\xe8")
         with pytest.raises(TimeoutError):  # the stream of the client is still open
             async with asyncio.timeout(0.05):
                 await reader.read(1)
         read.set()
-        writer.close()
 
-    server = await asyncio.start_server(serve_one, "127.0.0.1", 0)
-    async with server, connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}") as ws:
+    async with answering(serve_one) as url, connect(url) as ws:
         pass
     assert read.is_set()
     assert ws.close_code == CloseCode.NORMAL_CLOSURE
@@ -35,10 +35,6 @@ async def test_the_server_closes_the_stream_first():
 
 @pytest.mark.in_memory
 async def test_a_close_frame_of_the_server_that_comes_late_is_waited_for():
-    class Quiet(WebSocketView):
-        async def on_receive(self, message, opcode):
-            raise AssertionError("nothing is sent to this view")
-
     async with connect_in_memory(Quiet) as ws:
         ws.stop_reading()
         await ws.view.send_close(4001, "bye")
@@ -73,12 +69,6 @@ async def test_a_server_that_waits_for_the_client_to_end_the_stream_gets_the_end
     assert ws.close_code == CloseCode.NORMAL_CLOSURE
 
 
-def agreed(head):
-    key = next(line for line in head.decode().split("\r\n") if line.lower().startswith("sec-websocket-key")).split()[1]
-    fields = f"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept_key(key)}\r\n\r\n"
-    return f"HTTP/1.1 101 Switching Protocols\r\n{fields}".encode()
-
-
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("is_late", [False, True])
 async def test_a_message_that_cannot_be_decoded_is_the_reason_before_a_normal_closure(stream, is_late):
@@ -90,17 +80,17 @@ async def test_a_message_that_cannot_be_decoded_is_the_reason_before_a_normal_cl
         head = agreed(await reader.readuntil(b"\r\n\r\n"))
         writer.write(head[:-2] + b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n" + frames)
         await reader.read(100)
-        writer.close()
 
-    async with await asyncio.start_server(serve_one, "127.0.0.1", 0) as server:
-        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with connect(url, max_size=1000, max_stream_size=1000, stream=stream) as ws:
-            if is_late:
-                await ws.wait_closed()
-            with pytest.raises(ConnectionClosed, match="1009 message too big"):
-                async for _ in ws:
-                    pass
-        assert ws.close_code == 1009
+    async with (
+        answering(serve_one) as url,
+        connect(url, max_size=1000, max_stream_size=1000, stream=stream) as ws,
+    ):
+        if is_late:
+            await ws.wait_closed()
+        with pytest.raises(ConnectionClosed, match="1009 message too big"):
+            async for _ in ws:
+                pass
+    assert ws.close_code == 1009
 
 
 BREACHES = {
@@ -125,9 +115,8 @@ BREACHES = {
 }
 
 
-@pytest.mark.parametrize("name", BREACHES)
-async def test_a_breach_by_the_server_is_answered_with_its_close_code(name, log):
-    data, code = BREACHES[name]
+@pytest.mark.parametrize(("data", "code"), BREACHES.values(), ids=BREACHES)
+async def test_a_breach_by_the_server_is_answered_with_its_close_code(data, code, log):
     told = []
 
     async def serve_one(reader, writer):
@@ -138,10 +127,8 @@ async def test_a_breach_by_the_server_is_answered_with_its_close_code(name, log)
         if header:
             payload = await reader.readexactly(4 + (header[1] & 127))
             told.append(int.from_bytes(payload[4:6]) ^ int.from_bytes(payload[:2]))
-        writer.close()
 
-    server = await asyncio.start_server(serve_one, "127.0.0.1", 0)
-    async with server, connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}") as ws:
+    async with answering(serve_one) as url, connect(url) as ws:
         assert await ws.recv() == "hi"
         with pytest.raises(ConnectionClosed) as caught:
             await ws.recv(timeout=20)
@@ -162,9 +149,7 @@ async def test_an_error_of_the_network_is_the_cause_and_in_the_log(stream, caplo
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         writer.transport.abort()
 
-    server = await asyncio.start_server(serve_one, "127.0.0.1", 0)
-    url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with server, connect(url, stream=stream) as ws:
+    async with answering(serve_one) as url, connect(url, stream=stream) as ws:
         await ws.send("hi")
         for call in ws.recv, lambda: ws.send("again"):
             with pytest.raises(ConnectionClosed, match="1006") as caught:
@@ -192,14 +177,12 @@ async def test_an_answer_other_than_101_is_an_error_with_its_content(answer, err
     async def serve_one(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
         writer.write(answer)
-        writer.close()
 
-    server = await asyncio.start_server(serve_one, "127.0.0.1", 0)
-    async with server:
+    async with answering(serve_one) as url:
         with pytest.raises(error) as caught:
-            await connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-        if error is HandshakeRefused:
-            assert (caught.value.status, caught.value.body) == (503, b"no")
+            await connect(url)
+    if error is HandshakeRefused:
+        assert (caught.value.status, caught.value.body) == (503, b"no")
 
 
 async def test_a_silent_server_is_a_timeout_and_an_absent_one_an_error():

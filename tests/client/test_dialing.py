@@ -10,6 +10,7 @@ import ssl
 import string
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given
@@ -21,6 +22,8 @@ from duck.contrib.websockets.client.address import Address
 from duck.contrib.websockets.client.dialing import Opening
 from duck.contrib.websockets.client.proxies import proxy_for
 from duck.contrib.websockets.sansio.client_handshake import ClientHandshake
+
+from ..support.servers import answering
 
 
 class Greeting(WebSocketView):
@@ -153,17 +156,14 @@ async def test_a_redirect_to_another_host_is_verified_by_its_own_name(serving, t
             await connect(f"{url}/{host}:{server.port}", ssl=tls.client, server_hostname="localhost", proxy=None)
 
 
-@asynccontextmanager
-async def answering(answer):
-    """A server that answers one request of each connection; `answer` returns the bytes for a target."""
+def responding(respond):
+    """A server whose response to the one request of each connection is the result of a function of its target."""
 
     async def serve_one(reader, writer):
         line, *_ = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")
-        writer.write(answer(line.split()[1].decode()))
-        writer.close()
+        writer.write(respond(line.split()[1].decode()))
 
-    async with await asyncio.start_server(serve_one, "127.0.0.1", 0) as server:
-        yield server.sockets[0].getsockname()[1]
+    return answering(serve_one)
 
 
 def see_other(location, status=302):
@@ -185,8 +185,8 @@ async def test_a_socket_that_is_reset_at_once_is_closed_once():
 
 
 async def test_a_redirect_of_a_given_socket_is_a_refusal():
-    async with answering(lambda target: see_other("/a")) as port:
-        sock = socket.create_connection(("127.0.0.1", port))
+    async with responding(lambda target: see_other("/a")) as url:
+        sock = socket.create_connection(("127.0.0.1", urlsplit(url).port))
         with pytest.raises(HandshakeRefused) as caught:
             await connect("ws://localhost", sock=sock)
         assert caught.value.status == 302
@@ -195,13 +195,13 @@ async def test_a_redirect_of_a_given_socket_is_a_refusal():
 async def test_redirects_are_followed_without_private_fields_for_other_hosts(serving):
     targets = []
 
-    def answer(target):
+    def respond(target):
         targets.append(target)
         return see_other("/b" if target == "/a" else f"ws://127.0.0.1:{server.port}/end?c", 301)
 
-    async with serving(Greeting) as server, answering(answer) as port:
+    async with serving(Greeting) as server, responding(respond) as url:
         headers = {"Authorization": "x", "X-A": "1"}
-        async with connect(f"ws://127.0.0.1:{port}/a", headers=headers, cookies={"a": "b"}) as ws:
+        async with connect(f"{url}/a", headers=headers, cookies={"a": "b"}) as ws:
             assert await ws.recv() == '["/end", null, "1"]'
             view, _ = await server.views.get()
             assert "cookie" not in view.request.headers
@@ -209,13 +209,13 @@ async def test_redirects_are_followed_without_private_fields_for_other_hosts(ser
         assert targets == ["/a", "/b"]
         for most, words in ((0, "302"), (1, "more than 1 redirects")):
             with pytest.raises(HandshakeRefused, match=words) as caught:
-                async with answering(lambda target: see_other("/x")) as other:
-                    await connect(f"ws://127.0.0.1:{other}/a", max_redirects=most)
+                async with responding(lambda target: see_other("/x")) as url:
+                    await connect(f"{url}/a", max_redirects=most)
             assert caught.value.status == 302
         for location in ("mailto:a", "http://[::1"):
             with pytest.raises(HandshakeRefused, match="the redirect of the server cannot be followed"):
-                async with answering(lambda target, location=location: see_other(location)) as other:
-                    await connect(f"ws://127.0.0.1:{other}/a")
+                async with responding(lambda target, location=location: see_other(location)) as url:
+                    await connect(f"{url}/a")
 
 
 async def test_a_redirect_may_have_spaces_and_drops_the_host_of_the_first_request(serving):
@@ -226,13 +226,13 @@ async def test_a_redirect_may_have_spaces_and_drops_the_host_of_the_first_reques
     async with serving(Hosts) as server:
         target = f"ws://127.0.0.1:{server.port}/a b"
         async with (
-            answering(lambda _: see_other(target)) as port,
-            connect(f"ws://127.0.0.1:{port}", headers={"Host": "inner.example"}) as ws,
+            responding(lambda _: see_other(target)) as url,
+            connect(url, headers={"Host": "inner.example"}) as ws,
         ):
             assert await ws.recv() == f"127.0.0.1:{server.port} /a b"
-        async with answering(lambda _: see_other(f"/a\r\nLocation: {target}")) as port:
+        async with responding(lambda _: see_other(f"/a\r\nLocation: {target}")) as url:
             with pytest.raises(HandshakeRefused, match="302"):
-                await connect(f"ws://127.0.0.1:{port}")
+                await connect(url)
 
 
 class Tunnel:
@@ -325,24 +325,23 @@ async def head_for_a_proxy(url, user=""):
 
     async def refuse(reader, writer):
         heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
-        writer.close()
 
-    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+    async with answering(refuse) as proxy:
         with pytest.raises(ProxyError):
-            await connect(url, proxy=f"http://{user}127.0.0.1:{server.sockets[0].getsockname()[1]}")
+            await connect(url, proxy=proxy.replace("ws://", f"http://{user}"))
     return heads[0]
 
 
 @pytest.mark.parametrize("user", ["t%40ken@", "t%40ken:@"])
-def test_a_proxy_gets_a_user_without_a_password(run, user):
+async def test_a_proxy_gets_a_user_without_a_password(user):
     pytest.importorskip("python_socks", "3.2")
-    head = run(head_for_a_proxy("ws://localhost", user))
+    head = await head_for_a_proxy("ws://localhost", user)
     assert f"Proxy-Authorization: Basic {base64.b64encode(b't@ken:').decode()}\r\n" in head
 
 
-def test_a_proxy_gets_no_zone_of_an_address(run):
+async def test_a_proxy_gets_no_zone_of_an_address():
     pytest.importorskip("python_socks")
-    assert run(head_for_a_proxy("ws://[fe80::1%25eth0]")).startswith("CONNECT [fe80::1]:80 ")
+    assert (await head_for_a_proxy("ws://[fe80::1%25eth0]")).startswith("CONNECT [fe80::1]:80 ")
 
 
 NO_PROXIES = {
@@ -367,9 +366,9 @@ async def test_a_url_that_names_no_proxy_is_an_error_with_the_url(monkeypatch, p
 
 async def test_the_answer_of_a_proxy_is_quoted_in_part_and_without_control_characters():
     pytest.importorskip("python_socks")
-    async with answering(lambda target: b"HTTP/1.1 403 \x1b[31m" + b"x" * 9999 + b"\r\n\r\n") as port:
+    async with responding(lambda target: b"HTTP/1.1 403 \x1b[31m" + b"x" * 9999 + b"\r\n\r\n") as proxy:
         with pytest.raises(ProxyError, match=r"did not connect to localhost: 403 \\x1b\[31mx{1,200}$"):
-            await connect("ws://localhost", proxy=f"http://127.0.0.1:{port}")
+            await connect("ws://localhost", proxy=proxy.replace("ws", "http"))
 
 
 def test_the_most_specific_variable_of_the_environment_names_the_proxy(monkeypatch):

@@ -7,11 +7,13 @@ from contextlib import suppress
 
 import pytest
 
-from duck.contrib.websockets import ConnectionClosed, State, WebSocketView
+from duck.contrib.websockets import ConnectionClosed, State
 from duck.contrib.websockets.client import HandshakeRefused, InvalidHandshake, Reconnect, WebSocketClient, connect
 from duck.contrib.websockets.testing import connect as connect_in_memory
 
-from .test_breaches import agreed
+from ..support.handshake import agreed
+from ..support.servers import answering
+from ..support.views import Quiet
 
 
 @pytest.mark.parametrize("way", ["close", "safe_close", "terminate", "from a thread"])
@@ -57,11 +59,10 @@ async def test_the_client_ends_the_stream_of_an_opening_that_has_failed(response
         with suppress(ConnectionResetError):
             await reader.read()
         ended.set()
-        writer.close()
 
-    async with await asyncio.start_server(serve_one, "127.0.0.1", 0) as server:
+    async with answering(serve_one) as url:
         with pytest.raises(error):
-            await connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+            await connect(url)
         await ended.wait()
 
 
@@ -76,10 +77,8 @@ async def test_messages_that_tls_ends_with_the_response_are_received(tls, kind):
 
     async def serve_one(reader, writer):
         writer.write(agreed(await reader.readuntil(b"\r\n\r\n")) + b"\x81\x02hi\x88\x06\x03\xf0nope")
-        writer.close()
 
-    async with await asyncio.start_server(serve_one, "127.0.0.1", 0, ssl=tls.server) as server:
-        url = f"wss://localhost:{server.sockets[0].getsockname()[1]}"
+    async with answering(serve_one, tls=tls) as url:
         if kind == "recv":
             async with connect(url, ssl=tls.client) as ws:
                 seen.append(await ws.recv())
@@ -93,11 +92,7 @@ async def test_messages_that_tls_ends_with_the_response_are_received(tls, kind):
 async def test_a_response_to_a_closed_opening_is_not_accepted():
     """The response and the close in one pass of the loop."""
 
-    class View(WebSocketView):
-        async def on_receive(self, message, opcode):
-            raise AssertionError("nothing is sent to this view")
-
-    connection = await connect_in_memory(View)._make()
+    connection = await connect_in_memory(Quiet)._make()
     opening = asyncio.create_task(connection.open())
     while connection.view is None:  # noqa: ASYNC110
         await asyncio.sleep(0)

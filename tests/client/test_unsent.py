@@ -8,8 +8,9 @@ import pytest
 from duck.contrib.websockets import ConnectionClosed, OpCode, WebSocketView
 from duck.contrib.websockets.client import Reconnect, connect
 
+from ..support.handshake import agreed
+from ..support.servers import answering
 from ..support.waiting import within
-from .test_breaches import agreed
 from .test_reconnecting import SOON
 
 
@@ -28,12 +29,10 @@ async def test_unsent_messages_are_reported(log):
         else:
             writer.write(b"\x88\x02\x03\xf0")
             await reader.read(100)
-            writer.close()
 
-    async with await asyncio.start_server(serve_one, "127.0.0.1", 0, limit=1000) as server:
+    async with answering(serve_one, limit=1000) as url:
         left_over = []
         with pytest.raises(ConnectionClosed, match="1008"):
-            url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
             async for ws in connect(url, reconnect=SOON, compression=False, max_size=None):
                 left_over.append([len(data) for data, _ in ws.left_over])
                 if count == 1:

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import threading
-from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -19,8 +19,9 @@ from duck.server import serve
 from duck.server.cli import main
 from duck.server.listening.tls import Certificates
 
-from ..client.test_breaches import agreed
 from ..support.commands import command, environment
+from ..support.handshake import agreed
+from ..support.servers import answering
 
 
 @pytest.fixture(autouse=True)
@@ -202,12 +203,10 @@ async def test_a_close_that_the_server_does_not_answer_is_no_success(monkeypatch
     async def deaf(reader, writer):
         writer.write(agreed(await reader.readuntil(b"\r\n\r\n")))
         await reader.read()
-        writer.close()
 
     monkeypatch.setattr(connect.Terminal, "CLOSE_TIMEOUT", 0.05)
-    async with await asyncio.start_server(deaf, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        assert await connect.run(parse(connect, SimpleNamespace(port=port)), io.StringIO("hello\n")) == 1
+    async with answering(deaf) as url:
+        assert await connect.run(parse(connect, urlsplit(url)), io.StringIO("hello\n")) == 1
     assert "closed: 1000, not answered by the server" in capsys.readouterr().out
 
 
@@ -261,11 +260,9 @@ async def test_bench_counts_missing_echoes_and_may_be_interrupted(serving, until
 async def test_bench_counts_connections_that_end_before_the_first_message(capsys):
     async def serve_one(reader, writer):
         writer.write(agreed(await reader.readuntil(b"\r\n\r\n")) + b"\x88\x06\x0f\xa0by\x1be")
-        writer.close()
 
-    async with await asyncio.start_server(serve_one, "127.0.0.1", 0) as server:
-        address = SimpleNamespace(port=server.sockets[0].getsockname()[1])
-        assert await bench.run(parse(bench, address, "-c", "2", "--seconds", "0.05")) == 1
+    async with answering(serve_one) as url:
+        assert await bench.run(parse(bench, urlsplit(url), "-c", "2", "--seconds", "0.05")) == 1
     assert "errors     2\n           2 times: closed with 4000 by\\x1be\n" in capsys.readouterr().out
 
 

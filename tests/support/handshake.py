@@ -1,8 +1,11 @@
-"""Heads of upgrade requests."""
+"""Heads of upgrade requests, and the head that accepts one."""
 
+import re
 from collections.abc import Iterable, Mapping
 
-__all__ = ["FIELDS", "KEY", "LINES", "UPGRADE", "fields", "head", "upgrade"]
+from duck.contrib.websockets.sansio.handshake import accept_key
+
+__all__ = ["FIELDS", "KEY", "LINES", "UPGRADE", "agreed", "fields", "head", "upgrade"]
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 """The sample of RFC 6455, section 1.3; its Sec-WebSocket-Accept is s3pPLMBiTxaQ9kYGzzhZRbK+xOo=."""
@@ -44,3 +47,12 @@ LINES = tuple(f"{name}: {value}" for name, value in fields(without=["Host"]).ite
 
 UPGRADE = upgrade()
 """The head of a valid upgrade request for `/`."""
+
+
+def agreed(request: bytes) -> bytes:
+    """The head of a response that accepts an upgrade request, without an extension."""
+    key = re.search(rb"(?i)\r\nSec-WebSocket-Key: (\S+)", request)
+    assert key is not None, request
+    accept = accept_key(key[1].decode())
+    fields = f"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+    return f"HTTP/1.1 101 Switching Protocols\r\n{fields}".encode()

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -17,7 +17,7 @@ from .handshake import upgrade
 from .peers import ENDING, Peer, Session, dial
 from .tls import Tls
 
-__all__ = ["OURS", "SLOW", "AsgiServer", "connected", "connected_in_memory", "serving", "serving_asgi"]
+__all__ = ["OURS", "SLOW", "AsgiServer", "answering", "connected", "connected_in_memory", "serving", "serving_asgi"]
 
 OURS = "duck.contrib.websockets.uvicorn:WebSocketProtocol"
 
@@ -114,6 +114,29 @@ async def connected_in_memory(
         network.client.abort()
     if not session.end.done():
         await session.ended()
+
+
+@asynccontextmanager
+async def answering(
+    answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    *,
+    tls: Tls | None = None,
+    limit: int = 2**16,
+) -> AsyncIterator[str]:
+    """Serves any bytes: calls a function for each connection, which ends with the call; yields the URL of a WebSocket.
+
+    Args:
+        limit: Bytes that the stream of a connection may buffer.
+    """
+
+    async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await answer(reader, writer)
+        finally:
+            writer.close()
+
+    async with await asyncio.start_server(serve_one, "127.0.0.1", 0, ssl=tls and tls.server, limit=limit) as server:
+        yield f"{'wss' if tls else 'ws'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
 class AsgiServer:
