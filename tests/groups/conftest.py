@@ -49,12 +49,20 @@ def rooms(new_groups):
     return new_groups()
 
 
+class Told(WebSocketView):
+    async def on_gap(self, group):
+        await self.send(f"gap in {group}")
+
+
 @pytest.fixture
 def meet(serving, dial):
-    """Connects peers whose views join a group: `async with meet(rooms, "lobby", 3) as (views, peers)`."""
+    """Connects peers whose views join a group, and tell of gaps.
+
+    `async with meet(rooms, "lobby", 3) as (views, peers)`
+    """
 
     @asynccontextmanager
-    async def meet(rooms, group, count=2, *, base=WebSocketView):
+    async def meet(rooms, group, count=2, *, base=Told):
         class Member(base):
             PING_INTERVAL = None
 

@@ -8,7 +8,6 @@ import socket
 
 import pytest
 
-from duck.contrib.websockets import WebSocketView
 from duck.contrib.websockets.groups import BrokerError, Groups
 
 from ..support.redis import RedisServer
@@ -18,13 +17,6 @@ from .sink import Sink
 pytestmark = pytest.mark.parametrize("loop_name", ["asyncio"], indirect=True)  # the tests of one server run on both
 
 NAMES = [f"room {number}" for number in range(12)]  # in slots of all masters
-
-
-async def ask(server, *words):
-    from redis.asyncio import Redis
-
-    async with Redis(port=server.port, socket_timeout=10) as client:
-        return await client.execute_command(*words)
 
 
 @pytest.fixture(scope="module")
@@ -63,23 +55,23 @@ def cluster(masters, runner):
 async def _clear(servers):
     await _agreed(servers)
     for server in servers:
-        await ask(server, "FLUSHALL")
+        await server.ask("FLUSHALL")
 
 
 async def _introduce(servers):
     for number, server in enumerate(servers):
-        await ask(server, "CLUSTER", "ADDSLOTSRANGE", number * 5461, 16383 if number == 2 else number * 5461 + 5460)
+        await server.ask("CLUSTER", "ADDSLOTSRANGE", number * 5461, 16383 if number == 2 else number * 5461 + 5460)
         if number:
-            await ask(server, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
-            await ask(server, "CLUSTER", "MEET", "127.0.0.1", servers[0].port)
+            await server.ask("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+            await server.ask("CLUSTER", "MEET", "127.0.0.1", servers[0].port)
     await _agreed(servers)
 
 
 async def _agreed(servers):
     """Waits until all servers have the same map of all slots."""
     while True:
-        states = [await ask(server, "CLUSTER", "INFO") for server in servers]
-        maps = [sorted(owned[:3] for owned in await ask(server, "CLUSTER", "SLOTS")) for server in servers]
+        states = [await server.ask("CLUSTER", "INFO") for server in servers]
+        maps = [sorted(owned[:3] for owned in await server.ask("CLUSTER", "SLOTS")) for server in servers]
         served = sum(last - first + 1 for first, last, _ in maps[0])
         serving = all(b"cluster_state:ok" in state for state in states)
         if serving and served == 16384 and all(known == maps[0] for known in maps):
@@ -97,21 +89,16 @@ async def move(cluster, slot, meanwhile=None):
     """
     owner = await owner_of(cluster, slot)
     source, target, other = (cluster[(owner + number) % 3] for number in range(3))
-    there = await ask(target, "CLUSTER", "MYID")
-    await ask(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", await ask(source, "CLUSTER", "MYID"))
-    await ask(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", there)
-    keys = await ask(source, "CLUSTER", "GETKEYSINSLOT", slot, 100)
+    there = await target.ask("CLUSTER", "MYID")
+    await target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", await source.ask("CLUSTER", "MYID"))
+    await source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", there)
+    keys = await source.ask("CLUSTER", "GETKEYSINSLOT", slot, 100)
     if keys:
-        await ask(source, "MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+        await source.ask("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
     if meanwhile is not None:
         await meanwhile()
     for server in (target, source, other):
-        await ask(server, "CLUSTER", "SETSLOT", slot, "NODE", there)
-
-
-class Told(WebSocketView):
-    async def on_gap(self, group):
-        await self.send(f"gap in {group}")
+        await server.ask("CLUSTER", "SETSLOT", slot, "NODE", there)
 
 
 async def test_groups_are_spread_over_the_masters(cluster, meet):
@@ -121,7 +108,7 @@ async def test_groups_are_spread_over_the_masters(cluster, meet):
         for view in views:
             for name in NAMES[1:]:
                 await rooms.join(view, name)
-        shares = [await ask(server, "PUBSUB", "SHARDCHANNELS") for server in cluster]
+        shares = [await server.ask("PUBSUB", "SHARDCHANNELS") for server in cluster]
         assert all(shares)
         assert sorted(itertools.chain(*shares)) == sorted(f"duck:{name}".encode() for name in NAMES)
         for name in NAMES:
@@ -136,7 +123,7 @@ async def test_groups_are_spread_over_the_masters(cluster, meet):
     await writer.close()
     await rooms.close()
     for server in cluster:
-        while len((await ask(server, "CLIENT", "LIST")).splitlines()) > 1:
+        while len((await server.ask("CLIENT", "LIST")).splitlines()) > 1:
             pass
 
 
@@ -144,7 +131,7 @@ async def test_a_slot_that_moves_to_another_master(cluster, meet):
     """Members get `on_gap`, and publishers are not affected."""
     url = f"redis+cluster://127.0.0.1:{cluster[0].port}"
     rooms, writer = Groups(url), Groups(url)
-    async with meet(rooms, NAMES[0], 1, base=Told) as (_, (peer,)):
+    async with meet(rooms, NAMES[0], 1) as (_, (peer,)):
         await writer.publish(NAMES[0], "before")
         assert await peer.message() == "before"
         await move(cluster, slot_of(NAMES[0]))
@@ -160,10 +147,10 @@ async def test_a_master_that_is_killed_and_comes_back(cluster, meet):
     url = f"redis+cluster://127.0.0.1:{cluster[0].port}"
     rooms, writer, hasty = Groups(url, timeout=20), Groups(url, timeout=20), Groups(url, timeout=0.3)
     await asyncio.to_thread(writer.publish_sync, NAMES[0], "connected before")
-    async with meet(rooms, NAMES[0], 1, base=Told) as (views, (peer,)):
+    async with meet(rooms, NAMES[0], 1) as (views, (peer,)):
         for name in NAMES[1:]:
             await rooms.join(views[0], name)
-        lost = {channel.decode().removeprefix("duck:") for channel in await ask(cluster[2], "PUBSUB", "SHARDCHANNELS")}
+        lost = {channel.decode().removeprefix("duck:") for channel in await cluster[2].ask("PUBSUB", "SHARDCHANNELS")}
         cluster[2].kill()
         for name in NAMES:
             if name not in lost:
@@ -222,7 +209,7 @@ def slot_of(name):
 
 async def owner_of(cluster, slot):
     """The index of the master that has a slot."""
-    for first, last, (_, port, *_), *_ in await ask(cluster[0], "CLUSTER", "SLOTS"):
+    for first, last, (_, port, *_), *_ in await cluster[0].ask("CLUSTER", "SLOTS"):
         if first <= slot <= last:
             return [server.port for server in cluster].index(port)
     raise AssertionError(f"no master has slot {slot}")
@@ -242,9 +229,9 @@ async def test_history_and_presence_on_all_masters(cluster, until):
         first = await other.publish(name, "missed")
         await other.publish(name, f"history of {name}")
         assert await rooms.join(sink, name, since=first, data=name)
-    assert all([await ask(server, "DBSIZE") for server in cluster])
+    assert all([await server.ask("DBSIZE") for server in cluster])
     for server in cluster:
-        await ask(server, "CLIENT", "KILL", "TYPE", "pubsub")
+        await server.ask("CLIENT", "KILL", "TYPE", "pubsub")
     for name in names:
         await asyncio.to_thread(other.publish_sync, name, f"meanwhile in {name}")
     guests = [Sink() for _ in names]

@@ -8,7 +8,6 @@ from duck.contrib.websockets.groups import BrokerError, Groups
 from duck.contrib.websockets.groups.redis.presence import MARK
 
 from .sink import Sink
-from .test_redis import command
 
 FOREIGN = [
     b"by hand",
@@ -36,7 +35,7 @@ async def test_a_foreign_message_on_a_channel_is_logged_and_no_group_is_deaf(sha
     here, there = Sink(), Sink()
     await rooms.join(here, "here", data=1)
     await rooms.join(there, "there")
-    await command(shared_redis, "PUBLISH", rooms._broker.channel("here"), data)
+    await shared_redis.ask("PUBLISH", rooms._broker.channel("here"), data)
     for name, sink in ("here", here), ("there", there):
         await rooms.publish(name, "hello")
         await until(lambda sink=sink: sink.messages)
@@ -49,8 +48,8 @@ async def test_a_foreign_message_on_a_channel_is_logged_and_no_group_is_deaf(sha
 async def test_a_foreign_entry_of_presence_is_logged_and_hides_no_other(shared_redis, rooms, log, data):
     channel = rooms._broker.channel("lobby")
     await rooms.join(Sink(), "lobby", data="before")
-    await command(shared_redis, "HSET", b"{%b}:presence" % channel, b"foreign.1", data)
-    await command(shared_redis, "ZADD", b"{%b}:leases" % channel, "+inf", "foreign")
+    await shared_redis.ask("HSET", b"{%b}:presence" % channel, b"foreign.1", data)
+    await shared_redis.ask("ZADD", b"{%b}:leases" % channel, "+inf", "foreign")
     assert [one.data for one in await rooms.presence("lobby")] == ["before"]
     assert {"does something else write there?" in entry.message for entry in log()} == {True}
     await rooms.close()
@@ -59,7 +58,7 @@ async def test_a_foreign_entry_of_presence_is_logged_and_hides_no_other(shared_r
 @pytest.mark.parametrize("epoch", [b"\xff", b"a.b"])
 async def test_a_foreign_epoch_of_a_history_is_refused(shared_redis, rooms, epoch):
     await rooms.publish("lobby", "before")
-    await command(shared_redis, "SET", b"{%b}:epoch" % rooms._broker.channel("lobby"), epoch)
+    await shared_redis.ask("SET", b"{%b}:epoch" % rooms._broker.channel("lobby"), epoch)
     await rooms.join(Sink(), "lobby")
     with pytest.raises(BrokerError, match="has been written by something else"):
         await rooms.publish("lobby", "after")

@@ -274,13 +274,6 @@ def expected(count):
     return [str(number) for number in range(count)]
 
 
-async def kill_subscribers(server):
-    from redis.asyncio import Redis
-
-    async with Redis(port=server.port) as client:
-        await client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
-
-
 async def test_members_catch_up_by_themselves(own_redis, until):
     """Messages of an absence of the subscriber are delivered later, so `on_gap` is not called."""
     own_redis.start()
@@ -291,7 +284,7 @@ async def test_members_catch_up_by_themselves(own_redis, until):
     count = 0
     for _ in range(3):
         await writer.publish("lobby", f"{count}")
-        await kill_subscribers(own_redis)
+        await own_redis.ask("CLIENT", "KILL", "TYPE", "pubsub")
         for _ in range(30):
             count += 1
             await writer.publish("lobby", f"{count}", exclude=None)

@@ -175,11 +175,8 @@ def test_the_end_of_a_loop_ends_the_presence_of_its_members(shared_redis, log):
 
 
 async def commands(server):
-    from redis.asyncio import Redis
-
-    async with Redis(port=server.port) as client:
-        calls = await client.info("commandstats")
-        return sum(calls.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("eval", "evalsha"))
+    calls = await server.ask("INFO", "commandstats")
+    return sum(calls.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("eval", "evalsha"))
 
 
 @pytest.fixture
@@ -194,18 +191,13 @@ def presence_of(rooms):
 
 async def leases(server):
     """The ends of the leases of a group, by their owners."""
-    from redis.asyncio import Redis
-
-    async with Redis(port=server.port) as client:
-        return dict(await client.zrange("{duck:lobby}:leases", 0, -1, withscores=True))
+    owners = await server.ask("ZRANGE", "{duck:lobby}:leases", 0, -1)
+    return {owner: float(await server.ask("ZSCORE", "{duck:lobby}:leases", owner)) for owner in owners}
 
 
 async def end_lease(server, owner):
     """Ends a lease that is not renewed, as the server's clock would."""
-    from redis.asyncio import Redis
-
-    async with Redis(port=server.port) as client:
-        await client.zadd("{duck:lobby}:leases", {owner: 0}, xx=True)
+    await server.ask("ZADD", "{duck:lobby}:leases", "XX", 0, owner)
 
 
 async def hang_up(rooms):
@@ -275,10 +267,7 @@ async def test_leases_are_renewed_while_the_memory_is_full(own_redis):
     sinks = [Sink() for _ in made]
     for at, (rooms, sink) in enumerate(zip(made, sinks, strict=True)):
         await rooms.join(sink, "lobby", data=at)
-    from redis import Redis
-
-    with Redis(port=own_redis.port) as admin:
-        admin.config_set("maxmemory", 1)
+    await own_redis.ask("CONFIG", "SET", "maxmemory", 1)
     before = await leases(own_redis)
     assert len(before) == 2
     while any(end <= before[owner] for owner, end in (await leases(own_redis)).items()):
@@ -367,11 +356,8 @@ async def test_missed_changes_are_announced_later(own_redis, until):
 
 
 async def kill_all(server):
-    from redis.asyncio import Redis
-
-    async with Redis(port=server.port) as client:
-        await client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
-        await client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    await server.ask("CLIENT", "KILL", "TYPE", "pubsub")
+    await server.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 
 
 class SlowToSubscribe(MemoryBroker):

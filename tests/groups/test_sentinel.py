@@ -4,7 +4,6 @@ import asyncio
 
 import pytest
 
-from duck.contrib.websockets import WebSocketView
 from duck.contrib.websockets.groups import BrokerError, Groups
 
 from ..support.processes import free_port
@@ -13,20 +12,6 @@ from ..support.redis import RedisServer, Sentinel
 pytestmark = pytest.mark.parametrize("loop_name", ["asyncio"], indirect=True)  # a failover takes seconds
 
 PASSWORD = "secret"
-
-
-class Told(WebSocketView):
-    """Tells its peer of gaps."""
-
-    async def on_gap(self, group):
-        await self.send(f"gap in {group}")
-
-
-async def ask(server, *words, password=None):
-    from redis.asyncio import Redis
-
-    async with Redis(port=server.port, socket_timeout=10, password=password) as client:
-        return await client.execute_command(*words)
 
 
 @pytest.fixture
@@ -40,10 +25,10 @@ def servers(tmp_path_factory):
     servers = (master, replica, sentinel)
 
     async def know_each_other():
-        while (await ask(replica, "INFO", "replication", password=PASSWORD))["master_link_status"] != "up":  # noqa: ASYNC110
+        while (await replica.ask("INFO", "replication", password=PASSWORD))["master_link_status"] != "up":  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         sentinel.start()
-        while not await ask(sentinel, "SENTINEL", "REPLICAS", "main"):  # noqa: ASYNC110
+        while not await sentinel.ask("SENTINEL", "REPLICAS", "main"):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
     try:
@@ -59,7 +44,7 @@ def servers(tmp_path_factory):
 async def test_a_replica_is_not_taken_for_the_master(servers):
     """After a failover a Sentinel may still name a server that has become a replica."""
     _, replica, sentinel = servers
-    await ask(sentinel, "SENTINEL", "MONITOR", "other", "127.0.0.1", replica.port, "1")
+    await sentinel.ask("SENTINEL", "MONITOR", "other", "127.0.0.1", replica.port, "1")
     rooms = Groups(f"redis+sentinel://:{PASSWORD}@127.0.0.1:{sentinel.port}/other", timeout=2)
     nowhere = Groups(f"redis+sentinel://:{PASSWORD}@127.0.0.1:{sentinel.port}/nowhere", timeout=2)
     publishing = [
@@ -82,13 +67,13 @@ def test_a_failover(run, servers, meet):
 
     async def scenario():
         rooms = Groups(url, timeout=20)
-        async with meet(rooms, "lobby", 2, base=Told) as (_, peers):
+        async with meet(rooms, "lobby", 2) as (_, peers):
             await rooms.publish("lobby", "before")
             await asyncio.to_thread(rooms.publish_sync, "lobby", "from a thread")
             for peer in peers:
                 assert [await peer.message(), await peer.message()] == ["before", "from a thread"]
             # From here on it does not matter when the failover begins.
-            await ask(sentinel, "SENTINEL", "SET", "main", "down-after-milliseconds", "100")
+            await sentinel.ask("SENTINEL", "SET", "main", "down-after-milliseconds", "100")
             master.kill()
             assert [await peer.message() for peer in peers] == ["gap in lobby"] * 2
             await rooms.publish("lobby", "after")

@@ -49,12 +49,10 @@ def urls(master, options, tls, tmp_path_factory):
 
 
 async def _take_all_slots(node, tls):
-    from redis.asyncio import Redis
-
-    async with Redis(port=node.port, host="127.0.0.1", ssl=True, ssl_ca_certs=tls.cafile) as client:
-        await client.execute_command("CLUSTER ADDSLOTSRANGE 0 16383")
-        while (await client.execute_command("CLUSTER INFO"))["cluster_state"] != "ok":  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+    options = {"host": "127.0.0.1", "ssl": True, "ssl_ca_certs": tls.cafile}
+    await node.ask("CLUSTER ADDSLOTSRANGE 0 16383", **options)
+    while (await node.ask("CLUSTER INFO", **options))["cluster_state"] != "ok":  # noqa: ASYNC110
+        await asyncio.sleep(0.05)
 
 
 @pytest.mark.parametrize("kind", ["rediss", "rediss+sentinel", "rediss+cluster"])

@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from .processes import free_port, until_listening
 from .programs import unavailable
@@ -64,6 +65,14 @@ class RedisServer:
             "no",
         ]
         return [self._program, *words, "--dir", str(self._folder), *self._options]
+
+    async def ask(self, *words: Any, **options: Any) -> Any:
+        """The reply to a command, by redis-py's own client."""
+        from redis.asyncio import Redis
+
+        client: Any = Redis(port=self.port, socket_timeout=10, **options)  # its methods have no types
+        async with client:
+            return await client.execute_command(*words)
 
     def kill(self) -> None:
         """Kills the server by SIGKILL, if it runs."""
