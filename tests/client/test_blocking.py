@@ -189,6 +189,35 @@ def test_an_error_leaves_no_garbage(served):
     assert served(talk) is None
 
 
+def test_the_source_of_a_message_that_is_given_up_ends_at_once(served):
+    """Without a garbage collection: it may have a file open."""
+    ended = threading.Event()
+
+    def parts(ws):
+        try:
+            yield "begun"
+            ws.close()
+            yield "the connection is closed"
+        finally:
+            ended.set()
+
+    def send(ws):
+        source = parts(ws)
+        with pytest.raises(ConnectionClosed):
+            ws.send(source)
+
+    def talk(url):
+        with connect(url) as ws:
+            gc.disable()
+            try:
+                send(ws)
+                return ended.is_set()
+            finally:
+                gc.enable()
+
+    assert served(talk)
+
+
 def test_pings_are_answered_between_the_calls(served):
     measured = threading.Event()
 

@@ -113,6 +113,7 @@ class _Parts:
         if not self._sending.done():
             self._sending.cancel()
             await asyncio.wait([self._sending])
+        del self._sending  # its error would form a cycle with the frames of the caller
 
 
 class BlockingMessage(Blocking):
