@@ -104,12 +104,9 @@ async def test_every_kind_of_message_goes_both_ways(serving):
         ({"extensions": [1]}, "OFFERS is a mapping of names to a ClientOffer"),
     ],
 )
-def test_unknown_options_are_refused(options, words):
-    async def scenario():
-        with pytest.raises((TypeError, ValueError), match=words):
-            await connect("ws://127.0.0.1:1/", **options)
-
-    asyncio.run(scenario())
+async def test_unknown_options_are_refused(options, words):
+    with pytest.raises((TypeError, ValueError), match=words):
+        await connect("ws://127.0.0.1:1/", **options)
 
 
 @pytest.mark.parametrize("asked", [False, True])

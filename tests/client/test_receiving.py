@@ -7,7 +7,7 @@ import pytest
 
 from duck.contrib.websockets import ConnectionClosed, WebSocketView, client
 from duck.contrib.websockets.metrics import Metrics
-from duck.contrib.websockets.testing import VirtualTimeLoop, connect
+from duck.contrib.websockets.testing import connect
 
 from ..support.waiting import begun
 
@@ -167,33 +167,29 @@ async def test_a_client_that_receives_nothing_notices_a_close_frame_with_the_los
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_timeout_is_a_number_or_none(stream):
+@pytest.mark.in_memory
+async def test_a_timeout_is_a_number_or_none(stream):
     """Checked at the call, whether or not a message waits; infinity is no limit, which a virtual clock cannot reach."""
-
-    async def scenario():
-        async with connect(Quiet, stream=stream, timeout=None) as ws:
-            for receive in (ws.recv, ws.recv_json, ws.recv_stream, ws.wait_closed, super(type(ws), ws).recv):
-                for wrong in ("5", True, [], 2j):
-                    with pytest.raises(TypeError, match="timeout is a number of seconds, or None for no limit"):
-                        await receive(wrong)
-                for wrong in (float("nan"), 10**400):
-                    with pytest.raises(ValueError, match="timeout is a number of seconds, or None for no limit"):
-                        await receive(wrong)
-                for passed in (0, -1, float("-inf"), 0.001):
-                    with pytest.raises(TimeoutError):
-                        await receive(passed)
-            for receive in (ws.recv, super(type(ws), ws).recv):
-                (receiving,) = await begun(receive(float("inf")))
-                await ws.view.send("a")
-                assert await receiving == "a"
-            with pytest.raises(ValueError, match="1 byte or more"):
-                ws.slow_down(0)
-            await ws.view.send("abc")
-            with pytest.raises(TypeError, match="limit is a number of bytes"):
-                await (await ws.recv_stream()).read("5")
-            await ws.view.send("abc")
-            with pytest.raises(ValueError, match="limit is 0 bytes or more"):
-                await (await ws.recv_stream()).read(-1)
-
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        runner.run(scenario())
+    async with connect(Quiet, stream=stream, timeout=None) as ws:
+        for receive in (ws.recv, ws.recv_json, ws.recv_stream, ws.wait_closed, super(type(ws), ws).recv):
+            for wrong in ("5", True, [], 2j):
+                with pytest.raises(TypeError, match="timeout is a number of seconds, or None for no limit"):
+                    await receive(wrong)
+            for wrong in (float("nan"), 10**400):
+                with pytest.raises(ValueError, match="timeout is a number of seconds, or None for no limit"):
+                    await receive(wrong)
+            for passed in (0, -1, float("-inf"), 0.001):
+                with pytest.raises(TimeoutError):
+                    await receive(passed)
+        for receive in (ws.recv, super(type(ws), ws).recv):
+            (receiving,) = await begun(receive(float("inf")))
+            await ws.view.send("a")
+            assert await receiving == "a"
+        with pytest.raises(ValueError, match="1 byte or more"):
+            ws.slow_down(0)
+        await ws.view.send("abc")
+        with pytest.raises(TypeError, match="limit is a number of bytes"):
+            await (await ws.recv_stream()).read("5")
+        await ws.view.send("abc")
+        with pytest.raises(ValueError, match="limit is 0 bytes or more"):
+            await (await ws.recv_stream()).read(-1)

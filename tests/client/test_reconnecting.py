@@ -125,7 +125,7 @@ def test_an_error_without_a_text_is_logged_by_the_name_of_its_type(caplog):
     assert "no client: ConnectionResetError; connecting again in 0.0 seconds" in caplog.messages
 
 
-def test_a_token_is_fetched_for_each_connection_and_a_failure_is_an_attempt(serving, caplog):
+async def test_a_token_is_fetched_for_each_connection_and_a_failure_is_an_attempt(serving, caplog):
     caplog.set_level("INFO")
     tokens = iter(("a", OSError("the tokens are away"), "b", ValueError("no more tokens")))
     seen = []
@@ -135,40 +135,34 @@ def test_a_token_is_fetched_for_each_connection_and_a_failure_is_an_attempt(serv
             seen.append(self.request.headers["x-token"])
             await self.send_close(1012)
 
-    async def scenario():
-        async with serving(Telling) as server:
+    async with serving(Telling) as server:
 
-            async def create():
-                await asyncio.sleep(0)
-                if isinstance(token := next(tokens), Exception):
-                    raise token
-                return WebSocketClient(f"ws://127.0.0.1:{server.port}", headers={"X-Token": token})
+        async def create():
+            await asyncio.sleep(0)
+            if isinstance(token := next(tokens), Exception):
+                raise token
+            return WebSocketClient(f"ws://127.0.0.1:{server.port}", headers={"X-Token": token})
 
-            with pytest.raises(ValueError, match="no more tokens"):
-                await SOON.run(create)
-
-    asyncio.run(scenario())
+        with pytest.raises(ValueError, match="no more tokens"):
+            await SOON.run(create)
     assert seen == ["a", "b"]
     assert any("no client: the tokens are away; connecting again" in line for line in caplog.messages)
 
 
-def test_every_connection_sends_the_header_fields(serving):
+async def test_every_connection_sends_the_header_fields(serving):
     class Telling(WebSocketView):
         async def on_open(self):
             await self.send(self.request.headers.get("x-name", "none"))
             await self.send_close(1012)
 
-    async def scenario():
-        seen = []
-        headers = (pair for pair in [("X-Name", "a")])  # which can be gone through once
-        async with serving(Telling) as server:
-            with pytest.raises(ConnectionClosed, match="1012"):
-                policy = Reconnect(first=0, attempts=1)
-                async for ws in connect(f"ws://127.0.0.1:{server.port}", reconnect=policy, headers=headers):
-                    seen += [message async for message in ws]
-        assert seen == ["a", "a"]  # one attempt again, after the first
-
-    asyncio.run(scenario())
+    seen = []
+    headers = (pair for pair in [("X-Name", "a")])  # which can be gone through once
+    async with serving(Telling) as server:
+        with pytest.raises(ConnectionClosed, match="1012"):
+            policy = Reconnect(first=0, attempts=1)
+            async for ws in connect(f"ws://127.0.0.1:{server.port}", reconnect=policy, headers=headers):
+                seen += [message async for message in ws]
+    assert seen == ["a", "a"]  # one attempt again, after the first
 
 
 class Numbered(WebSocketView):
@@ -306,34 +300,28 @@ async def test_a_loop_connects_once_the_server_is_there(caplog):
         await ws.close()
 
 
-def test_a_server_that_accepts_only_to_close_uses_up_the_attempts(serving):
-    async def scenario():
-        Counting.codes = iter((1012,) * 10)
-        seen = []
-        async with serving(Counting) as server:
-            with pytest.raises(ConnectionClosed, match="1012"):
-                policy = Reconnect(first=0, longest=0, attempts=3)
-                async for ws in connect(f"ws://127.0.0.1:{server.port}", reconnect=policy):
-                    seen += [message async for message in ws]
-        assert seen == ["1012"] * 4
-
-    asyncio.run(scenario())
+async def test_a_server_that_accepts_only_to_close_uses_up_the_attempts(serving):
+    Counting.codes = iter((1012,) * 10)
+    seen = []
+    async with serving(Counting) as server:
+        with pytest.raises(ConnectionClosed, match="1012"):
+            policy = Reconnect(first=0, longest=0, attempts=3)
+            async for ws in connect(f"ws://127.0.0.1:{server.port}", reconnect=policy):
+                seen += [message async for message in ws]
+    assert seen == ["1012"] * 4
 
 
 @pytest.mark.parametrize("hooks", [False, True])
-def test_connections_that_last_do_not_use_up_the_attempts(serving, monkeypatch, hooks):
-    async def scenario():
-        Counting.codes = iter((1012, 1012, 1012, 1008))
-        async with serving(Counting) as server:
-            url, policy = f"ws://127.0.0.1:{server.port}", Reconnect(first=0, longest=0, attempts=1)
-            with pytest.raises(ConnectionClosed, match="1008"):
-                if hooks:
-                    await policy.run(lambda: Leaving(url))
-                async for ws in connect(url, reconnect=policy):
-                    assert [message async for message in ws]
-
+async def test_connections_that_last_do_not_use_up_the_attempts(serving, monkeypatch, hooks):
     monkeypatch.setattr("duck.contrib.websockets.client.reconnecting._STABLE", 0)
-    asyncio.run(scenario())
+    Counting.codes = iter((1012, 1012, 1012, 1008))
+    async with serving(Counting) as server:
+        url, policy = f"ws://127.0.0.1:{server.port}", Reconnect(first=0, longest=0, attempts=1)
+        with pytest.raises(ConnectionClosed, match="1008"):
+            if hooks:
+                await policy.run(lambda: Leaving(url))
+            async for ws in connect(url, reconnect=policy):
+                assert [message async for message in ws]
 
 
 def test_a_connection_restarts_the_count_if_it_lasts():

@@ -120,20 +120,17 @@ async def test_any_number_of_lines_is_sent_and_the_end_follows_the_answers(servi
     assert not log()
 
 
-def test_a_closed_output_ends_the_command(serving, monkeypatch):
-    async def scenario():
-        async with serving(Echo) as server:
-            reading, writing = os.pipe()
-            with os.fdopen(writing, "w") as output:
-                monkeypatch.setattr(sys, "stdout", output)
-                os.close(reading)
-                waiting = threading.Event()
-                try:
-                    await asyncio.wait_for(connect.run(parse(connect, server), Lines(waiting)), 20)
-                finally:
-                    waiting.set()
-
-    asyncio.run(scenario())
+async def test_a_closed_output_ends_the_command(serving, monkeypatch):
+    async with serving(Echo) as server:
+        reading, writing = os.pipe()
+        with os.fdopen(writing, "w") as output:
+            monkeypatch.setattr(sys, "stdout", output)
+            os.close(reading)
+            waiting = threading.Event()
+            try:
+                await asyncio.wait_for(connect.run(parse(connect, server), Lines(waiting)), 20)
+            finally:
+                waiting.set()
 
 
 class Lines(io.StringIO):
@@ -166,7 +163,7 @@ class Endless(io.StringIO):
     __next__ = readline
 
 
-def test_input_is_read_as_fast_as_the_server_receives(serving):
+async def test_input_is_read_as_fast_as_the_server_receives(serving):
     class Slow(WebSocketView):
         MAX_CONCURRENT_MESSAGES = 1
         MAX_WAITING_MESSAGES = 1
@@ -175,16 +172,13 @@ def test_input_is_read_as_fast_as_the_server_receives(serving):
         async def on_receive(self, message, opcode):
             await asyncio.Event().wait()
 
-    async def scenario():
-        async with serving(Slow) as server:
-            lines = Endless()
-            running = asyncio.create_task(connect.run(parse(connect, server, "--no-compression"), lines))
-            assert not await asyncio.to_thread(lines.many.wait, 0.3)
-            running.cancel()
-            await asyncio.wait([running])
-            assert running.cancelled()
-
-    asyncio.run(scenario())
+    async with serving(Slow) as server:
+        lines = Endless()
+        running = asyncio.create_task(connect.run(parse(connect, server, "--no-compression"), lines))
+        assert not await asyncio.to_thread(lines.many.wait, 0.3)
+        running.cancel()
+        await asyncio.wait([running])
+        assert running.cancelled()
 
 
 async def test_a_line_without_an_end_ends_connect_with_an_error(serving, monkeypatch, capsys):

@@ -59,24 +59,20 @@ def test_websockets(fence, run):
 
 
 @pytest.mark.parametrize(("section", "name"), [("Starlette and FastAPI", "app"), ("Django Channels", "application")])
-def test_asgi_applications(section, name, fence, monkeypatch):
+async def test_asgi_applications(section, name, fence, monkeypatch):
     app = chat(section, fence)[name]
     if section == "Django Channels":
         conf, layers = importlib.import_module("django.conf"), importlib.import_module("channels.layers")
         monkeypatch.setitem(conf.settings.__dict__, "_wrapped", conf.UserSettingsHolder(conf.global_settings))
         monkeypatch.setitem(layers.channel_layers.backends, "default", layers.InMemoryChannelLayer())
-
-    async def scenario():
-        async with memory(app, "/rooms/tea?token=1") as alice, memory(app, "/rooms/tea?token=2") as bob:
-            await alice.send("hello")
-            assert (await alice.recv(), await bob.recv()) == ("hello", "hello")
-            async with memory(app, "/rooms/coffee?token=3") as carol:
-                await carol.send("alone")
-                assert await carol.recv() == "alone"
-        with pytest.raises(HandshakeRefused, match="403"):
-            await memory(app, "/rooms/tea")
-
-    asyncio.run(scenario())
+    async with memory(app, "/rooms/tea?token=1") as alice, memory(app, "/rooms/tea?token=2") as bob:
+        await alice.send("hello")
+        assert (await alice.recv(), await bob.recv()) == ("hello", "hello")
+        async with memory(app, "/rooms/coffee?token=3") as carol:
+            await carol.send("alone")
+            assert await carol.recv() == "alone"
+    with pytest.raises(HandshakeRefused, match="403"):
+        await memory(app, "/rooms/tea")
 
 
 def test_tests_with_the_client_of_starlette(fence):

@@ -134,24 +134,21 @@ def test_a_view_beside_django_knows_the_user_of_the_session_also_after_a_loss_of
     assert done.returncode == 0, done.stderr
 
 
-def test_a_lost_client_is_noticed_soon_and_a_silent_one_stays(execute):
+@pytest.mark.in_memory
+async def test_a_lost_client_is_noticed_soon_and_a_silent_one_stays(execute):
     view = execute(block("class Alert"))["Alert"]
-
-    async def scenario():
-        async with memory(view, timeout=1000) as ws:
-            await asyncio.sleep(500)
-            assert ws.view.close_code is None
-            ws.stop_reading()
-            begun = asyncio.get_running_loop().time()
-            await ws.wait_closed()
-            assert asyncio.get_running_loop().time() - begun < 16
-
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        runner.run(scenario())
+    async with memory(view, timeout=1000) as ws:
+        await asyncio.sleep(500)
+        assert ws.view.close_code is None
+        ws.stop_reading()
+        begun = asyncio.get_running_loop().time()
+        await ws.wait_closed()
+        assert asyncio.get_running_loop().time() - begun < 16
 
 
 @pytest.mark.parametrize("since_ping", range(0, 20, 3))
-def test_with_the_defaults_a_lost_client_is_noticed_within_the_stated_time(root, since_ping):
+@pytest.mark.in_memory
+async def test_with_the_defaults_a_lost_client_is_noticed_within_the_stated_time(root, since_ping):
     page = (root / "docs/guides/limits.md").read_text()
     earliest, latest = map(int, re.search(r"(\d+) to (\d+) seconds after its last byte", page).groups())
 
@@ -159,19 +156,15 @@ def test_with_the_defaults_a_lost_client_is_noticed_within_the_stated_time(root,
         async def on_receive(self, message, opcode):
             await self.send("heard")
 
-    async def scenario():
-        async with memory(Quiet, timeout=1000) as ws:
-            await asyncio.sleep(40 + since_ping)
-            await ws.send("the last byte")
-            assert await ws.recv() == "heard"
-            ws.stop_reading()
-            begun = asyncio.get_running_loop().time()
-            await ws.wait_closed()
-            seconds = asyncio.get_running_loop().time() - begun - Quiet.CLOSE_TIMEOUT
-            assert earliest <= seconds <= latest + 1.5  # the deadline of the closing handshake is a little late
-
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        runner.run(scenario())
+    async with memory(Quiet, timeout=1000) as ws:
+        await asyncio.sleep(40 + since_ping)
+        await ws.send("the last byte")
+        assert await ws.recv() == "heard"
+        ws.stop_reading()
+        begun = asyncio.get_running_loop().time()
+        await ws.wait_closed()
+        seconds = asyncio.get_running_loop().time() - begun - Quiet.CLOSE_TIMEOUT
+        assert earliest <= seconds <= latest + 1.5  # the deadline of the closing handshake is a little late
 
 
 def test_a_token_in_the_first_message(execute):

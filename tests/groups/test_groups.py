@@ -66,7 +66,7 @@ async def test_a_client_is_a_member(rooms, serving, until):
             await rooms.join(one, "up")
 
 
-def test_a_view_cannot_join_before_it_is_open(rooms):
+async def test_a_view_cannot_join_before_it_is_open(rooms):
     class Announced(WebSocketView):
         async def on_handshake(self, handshake):
             await rooms.publish("lobby", "somebody comes", exclude=self)
@@ -74,15 +74,12 @@ def test_a_view_cannot_join_before_it_is_open(rooms):
             with pytest.raises(RuntimeError, match="not open yet: join from on_open on"):
                 await rooms.join(self, "lobby")
 
-    async def scenario():
-        async with connect_in_memory(Announced):
-            assert rooms.names() == []
-        await rooms.close()
-
-    asyncio.run(scenario())
+    async with connect_in_memory(Announced):
+        assert rooms.names() == []
+    await rooms.close()
 
 
-def test_a_member_of_many_groups_joins_and_leaves_at_the_cost_of_one():
+async def test_a_member_of_many_groups_joins_and_leaves_at_the_cost_of_one():
     compared = 0
 
     class Name(str):
@@ -93,19 +90,16 @@ def test_a_member_of_many_groups_joins_and_leaves_at_the_cost_of_one():
             compared += 1
             return str.__eq__(self, other)
 
-    async def scenario():
-        rooms, member = Groups(), Sink()
-        names = [Name(number) for number in range(100)]
-        for name in names:
-            await rooms.join(member, name)
-        for name in names[:50]:
-            await rooms.leave(member, name)
-        assert len(rooms.names()) == 50
-        assert compared < 1000
-        member.end()
-        assert rooms.names() == []
-
-    asyncio.run(scenario())
+    rooms, member = Groups(), Sink()
+    names = [Name(number) for number in range(100)]
+    for name in names:
+        await rooms.join(member, name)
+    for name in names[:50]:
+        await rooms.leave(member, name)
+    assert len(rooms.names()) == 50
+    assert compared < 1000
+    member.end()
+    assert rooms.names() == []
 
 
 async def test_joining_and_leaving_twice(rooms, meet):

@@ -7,7 +7,6 @@ import pytest
 from duck.contrib.websockets import OpCode
 from duck.contrib.websockets.groups import BrokerError, Groups
 from duck.contrib.websockets.groups.broker import Message, MessageId, Past
-from duck.contrib.websockets.testing import VirtualTimeLoop
 
 from .sink import Sink
 
@@ -60,16 +59,12 @@ class Silent(Restarted):
         await asyncio.Event().wait()
 
 
-def test_a_broker_without_an_answer_is_the_logged_reason_for_a_missing_history(caplog):
+@pytest.mark.in_memory
+async def test_a_broker_without_an_answer_is_the_logged_reason_for_a_missing_history(caplog):
     caplog.set_level("INFO", "duck")
-
-    async def scenario():
-        rooms = Groups(Silent(), history=1000)
-        assert not await rooms.join(Sink(), "lobby", since="new.0-1")
-        await rooms.close()
-
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        runner.run(scenario())
+    rooms = Groups(Silent(), history=1000)
+    assert not await rooms.join(Sink(), "lobby", since="new.0-1")
+    await rooms.close()
     assert "group 'lobby': a joining member gets no history: no answer" in caplog.messages
 
 

@@ -24,7 +24,7 @@ async def test_invalid_messages_are_refused(rooms):
         rooms.publish_sync("lobby", "from a loop")
 
 
-def test_equal_members_are_refused():
+async def test_equal_members_are_refused():
     """They would be one member."""
 
     class Named(Sink):
@@ -34,43 +34,37 @@ def test_equal_members_are_refused():
         def __hash__(self):
             return 1
 
-    async def scenario():
-        with pytest.raises(TypeError, match="Named defines __eq__, but groups tell members apart by identity"):
-            await Groups().join(Named(), "room")
-
-    asyncio.run(scenario())
+    with pytest.raises(TypeError, match="Named defines __eq__, but groups tell members apart by identity"):
+        await Groups().join(Named(), "room")
 
 
-def test_invalid_members_and_names_are_refused():
+async def test_invalid_members_and_names_are_refused():
     """A wrong argument raises an error, and leaves the groups unchanged."""
     rooms = Groups(history=1)
 
     class Silent(WebSocketView):
         pass
 
-    async def scenario():
-        async with connect_in_memory(Silent) as ws:
-            for member in (Silent, None, "x"):
-                with pytest.raises(TypeError, match="a member is a view"):
-                    await rooms.join(member, "lobby")
-                with pytest.raises(TypeError, match="a member is a view"):
-                    await rooms.publish("lobby", "x", exclude=member or Silent)
-            for call in (rooms.join, rooms.leave):
-                with pytest.raises(TypeError, match="is a str, not 5"):
-                    await call(ws.view, 5)
-            for call in (rooms.publish, partial(asyncio.to_thread, rooms.publish_sync)):
-                with pytest.raises(TypeError, match="is a str, not None"):
-                    await call(None, "x")
-            with pytest.raises(ValueError, match="UTF-8 can express"):
-                await rooms.join(ws.view, "\ud800")
-            assert list(rooms) == []
-            with pytest.raises(ValueError, match="5 is not an id"):
-                await rooms.join(ws.view, "lobby", since=5)
-            await rooms.join(ws.view, "lobby")
-            await rooms.publish("lobby", "hello")
-            assert await ws.recv() == "hello"
-
-    asyncio.run(scenario())
+    async with connect_in_memory(Silent) as ws:
+        for member in (Silent, None, "x"):
+            with pytest.raises(TypeError, match="a member is a view"):
+                await rooms.join(member, "lobby")
+            with pytest.raises(TypeError, match="a member is a view"):
+                await rooms.publish("lobby", "x", exclude=member or Silent)
+        for call in (rooms.join, rooms.leave):
+            with pytest.raises(TypeError, match="is a str, not 5"):
+                await call(ws.view, 5)
+        for call in (rooms.publish, partial(asyncio.to_thread, rooms.publish_sync)):
+            with pytest.raises(TypeError, match="is a str, not None"):
+                await call(None, "x")
+        with pytest.raises(ValueError, match="UTF-8 can express"):
+            await rooms.join(ws.view, "\ud800")
+        assert list(rooms) == []
+        with pytest.raises(ValueError, match="5 is not an id"):
+            await rooms.join(ws.view, "lobby", since=5)
+        await rooms.join(ws.view, "lobby")
+        await rooms.publish("lobby", "hello")
+        assert await ws.recv() == "hello"
     with pytest.raises(ValueError, match="stamp adds the ids of a history"):
         Groups(stamp=lambda payload, id: payload)
 
@@ -107,15 +101,12 @@ def test_wrong_arguments(error, words, options):
         Groups(**options)
 
 
-def test_groups_and_connections_cannot_be_copied():
+async def test_groups_and_connections_cannot_be_copied():
     class Silent(WebSocketView):
         pass
 
-    async def scenario():
-        async with connect_in_memory(Silent) as ws:
-            for thing in (Groups(), ws.view, WebSocketClient("ws://localhost")):
-                for take in (copy.copy, pickle.dumps):
-                    with pytest.raises(TypeError, match="process, and cannot be copied or pickled"):
-                        take(thing)
-
-    asyncio.run(scenario())
+    async with connect_in_memory(Silent) as ws:
+        for thing in (Groups(), ws.view, WebSocketClient("ws://localhost")):
+            for take in (copy.copy, pickle.dumps):
+                with pytest.raises(TypeError, match="process, and cannot be copied or pickled"):
+                    take(thing)

@@ -129,35 +129,28 @@ def test_connections_of_a_synchronous_test_share_their_loop():
     assert [loop.is_closed() for loop in loops] == [True] * 3
 
 
-def test_routes_lead_to_their_views():
+async def test_routes_lead_to_their_views():
     patterns = [
         path("/rooms/<name>/<int:page>", Room),
         re_path("/any/(?P<rest>.*)", Room),
         path("/page", lambda request: ""),
     ]
-
-    async def scenario():
-        async with connect(patterns, "/rooms/a/7?q") as ws:
-            assert await ws.recv() == '[{"name": "a", "page": 7}, "q", false]'
-        async with connect(patterns, "wss://example.org/any/x", kwargs={"own": 1}) as ws:
-            assert await ws.recv() == '[{"own": 1, "rest": "x"}, "", true]'
-            assert ws.view.request.headers["host"] == "example.org"
-        assert (await connect(patterns, "/none").refusal()).status == 404
-        assert (await connect(patterns, "/page").refusal()).status == 426
-
-    asyncio.run(scenario())
+    async with connect(patterns, "/rooms/a/7?q") as ws:
+        assert await ws.recv() == '[{"name": "a", "page": 7}, "q", false]'
+    async with connect(patterns, "wss://example.org/any/x", kwargs={"own": 1}) as ws:
+        assert await ws.recv() == '[{"own": 1, "rest": "x"}, "", true]'
+        assert ws.view.request.headers["host"] == "example.org"
+    assert (await connect(patterns, "/none").refusal()).status == 404
+    assert (await connect(patterns, "/page").refusal()).status == 426
 
 
-def test_refusals_are_values():
-    async def scenario():
-        refusal = await connect(Echo, origin="https://example.com").refusal()
-        assert (refusal.status, refusal.body) == (403, b"connections from this origin are not allowed\n")
-        with pytest.raises(HandshakeRefused, match="403 Forbidden"):
-            await connect(Echo, origin="https://example.com")
-        with pytest.raises(AssertionError, match="was accepted"):
-            await connect(Echo, origin="http://testserver").refusal()
-
-    asyncio.run(scenario())
+async def test_refusals_are_values():
+    refusal = await connect(Echo, origin="https://example.com").refusal()
+    assert (refusal.status, refusal.body) == (403, b"connections from this origin are not allowed\n")
+    with pytest.raises(HandshakeRefused, match="403 Forbidden"):
+        await connect(Echo, origin="https://example.com")
+    with pytest.raises(AssertionError, match="was accepted"):
+        await connect(Echo, origin="http://testserver").refusal()
 
 
 def test_a_synchronous_test_gets_refusals_too():
@@ -170,24 +163,21 @@ def test_a_synchronous_test_gets_refusals_too():
     asyncio.run(scenario())
 
 
-def test_received_frames_are_kept_on_request():
-    async def scenario():
-        async with connect(Echo, keep_frames=True, compression=False) as ws:
-            await ws.view.send_ping(b"here")
-            for size in (1, 200, 70_000):
-                await ws.send("x" * size)
-                await ws.recv()
-            ping, *texts = ws.frames
-            assert (ping.opcode, ping.payload) == (OpCode.PING, b"here")
-            assert [(frame.opcode, len(frame.payload)) for frame in texts] == [(1, 1), (1, 200), (1, 70_000)]
-            ws.send_raw(b"\xff\xff")
-            assert await ws.wait_closed() == 1002
-            assert ws.frames[-1].payload[:2] == (1002).to_bytes(2)
-        async with connect(Echo) as ws:
-            with pytest.raises(RuntimeError, match="keep_frames=True"):
-                _ = ws.frames
-
-    asyncio.run(scenario())
+async def test_received_frames_are_kept_on_request():
+    async with connect(Echo, keep_frames=True, compression=False) as ws:
+        await ws.view.send_ping(b"here")
+        for size in (1, 200, 70_000):
+            await ws.send("x" * size)
+            await ws.recv()
+        ping, *texts = ws.frames
+        assert (ping.opcode, ping.payload) == (OpCode.PING, b"here")
+        assert [(frame.opcode, len(frame.payload)) for frame in texts] == [(1, 1), (1, 200), (1, 70_000)]
+        ws.send_raw(b"\xff\xff")
+        assert await ws.wait_closed() == 1002
+        assert ws.frames[-1].payload[:2] == (1002).to_bytes(2)
+    async with connect(Echo) as ws:
+        with pytest.raises(RuntimeError, match="keep_frames=True"):
+            _ = ws.frames
 
 
 def test_a_blocking_connection_cannot_be_used_after_its_block():
@@ -224,34 +214,31 @@ def test_a_blocking_connection_belongs_to_its_thread():
         assert ws.recv() == "x"
 
 
-def test_errors_of_hooks_fail_the_test_with_their_traceback():
-    async def scenario():
-        with pytest.raises(ZeroDivisionError, match="as asked for") as caught:
-            async with connect(Echo) as ws:
-                await ws.send("fail")
-                await ws.recv()
-        assert caught.traceback[-1].name == "on_receive"
+async def test_errors_of_hooks_fail_the_test_with_their_traceback():
+    with pytest.raises(ZeroDivisionError, match="as asked for") as caught:
         async with connect(Echo) as ws:
             await ws.send("fail")
-            with pytest.raises(ZeroDivisionError):  # expected, so the end of the block does not raise it again
-                await ws.recv()
-            with pytest.raises(ConnectionClosed, match="1011"):
-                await ws.recv()
-            assert [type(error) for error in ws.errors] == [ZeroDivisionError]
-        with pytest.raises(ZeroDivisionError):  # even if nobody looks
-            async with connect(Echo) as ws:
-                await ws.send("fail")
-        with pytest.raises(AssertionError) as caught:
-            async with connect(Echo) as ws:
-                await ws.send("fail")
-                raise AssertionError
-        assert "Echo has failed as well" in caught.value.__notes__[0]
-        async with connect(Echo, raise_errors=False) as ws:
+            await ws.recv()
+    assert caught.traceback[-1].name == "on_receive"
+    async with connect(Echo) as ws:
+        await ws.send("fail")
+        with pytest.raises(ZeroDivisionError):  # expected, so the end of the block does not raise it again
+            await ws.recv()
+        with pytest.raises(ConnectionClosed, match="1011"):
+            await ws.recv()
+        assert [type(error) for error in ws.errors] == [ZeroDivisionError]
+    with pytest.raises(ZeroDivisionError):  # even if nobody looks
+        async with connect(Echo) as ws:
             await ws.send("fail")
-            assert await ws.wait_closed() == CloseCode.INTERNAL_ERROR
-            assert [str(error) for error in ws.errors] == ["as asked for"]
-
-    asyncio.run(scenario())
+    with pytest.raises(AssertionError) as caught:
+        async with connect(Echo) as ws:
+            await ws.send("fail")
+            raise AssertionError
+    assert "Echo has failed as well" in caught.value.__notes__[0]
+    async with connect(Echo, raise_errors=False) as ws:
+        await ws.send("fail")
+        assert await ws.wait_closed() == CloseCode.INTERNAL_ERROR
+        assert [str(error) for error in ws.errors] == ["as asked for"]
 
 
 def test_errors_of_hooks_fail_the_test_where_logging_is_off(monkeypatch):
@@ -261,19 +248,16 @@ def test_errors_of_hooks_fail_the_test_where_logging_is_off(monkeypatch):
         ws.recv()
 
 
-def test_errors_belong_to_their_connection():
-    async def scenario():
-        async with connect(Echo) as sound, connect(Echo, raise_errors=False) as broken:
-            await broken.send("fail")
-            assert await broken.wait_closed() == CloseCode.INTERNAL_ERROR
-            await sound.send("a")
-            assert await sound.recv() == "a"
-            assert (len(sound.errors), len(broken.errors)) == (0, 1)
-
-    asyncio.run(scenario())
+async def test_errors_belong_to_their_connection():
+    async with connect(Echo) as sound, connect(Echo, raise_errors=False) as broken:
+        await broken.send("fail")
+        assert await broken.wait_closed() == CloseCode.INTERNAL_ERROR
+        await sound.send("a")
+        assert await sound.recv() == "a"
+        assert (len(sound.errors), len(broken.errors)) == (0, 1)
 
 
-def test_errors_before_a_connection_is_open_are_raised_by_connect():
+async def test_errors_before_a_connection_is_open_are_raised_by_connect():
     class Broken(WebSocketView):
         def __init__(self, *args, **kwargs):
             raise ZeroDivisionError
@@ -281,12 +265,9 @@ def test_errors_before_a_connection_is_open_are_raised_by_connect():
     class Negotiating(WebSocketView):
         EXTENSIONS = property(lambda self: 1 // 0)
 
-    async def scenario():
-        for view_class in (Broken, Negotiating):
-            with pytest.raises(ZeroDivisionError):
-                await connect(view_class)
-
-    asyncio.run(scenario())
+    for view_class in (Broken, Negotiating):
+        with pytest.raises(ZeroDivisionError):
+            await connect(view_class)
 
 
 @pytest.mark.in_memory
@@ -346,28 +327,25 @@ async def test_an_on_close_that_hangs_fails_the_test_with_its_name():
             pass
 
 
-def test_breaches_half_frames_resets_and_slow_networks_can_be_tried():
-    async def scenario():
-        async with connect(Echo) as ws:
-            ws.send_raw(b"\x83\x80abcd")
-            assert await ws.wait_closed() == CloseCode.PROTOCOL_ERROR
-        assert ws.view.ended == CloseCode.PROTOCOL_ERROR
-        async with connect(Echo) as ws:
-            ws.send_raw(Frame(OpCode.TEXT, payload=b"half").serialize(mask=True)[:-2])
-            ws.send_eof()
-            assert await ws.wait_closed() == CloseCode.ABNORMAL_CLOSURE
-        async with connect(Echo) as ws:
-            ws.drop()
-            assert await ws.wait_closed() == ws.view.ended == CloseCode.ABNORMAL_CLOSURE
-        async with connect(Echo, stream=True) as ws:
-            ws.slow_down()
-            await ws.send("hello")
-            assert [part async for part in await ws.recv_stream()] == list("hello")
-
-    asyncio.run(scenario())
+async def test_breaches_half_frames_resets_and_slow_networks_can_be_tried():
+    async with connect(Echo) as ws:
+        ws.send_raw(b"\x83\x80abcd")
+        assert await ws.wait_closed() == CloseCode.PROTOCOL_ERROR
+    assert ws.view.ended == CloseCode.PROTOCOL_ERROR
+    async with connect(Echo) as ws:
+        ws.send_raw(Frame(OpCode.TEXT, payload=b"half").serialize(mask=True)[:-2])
+        ws.send_eof()
+        assert await ws.wait_closed() == CloseCode.ABNORMAL_CLOSURE
+    async with connect(Echo) as ws:
+        ws.drop()
+        assert await ws.wait_closed() == ws.view.ended == CloseCode.ABNORMAL_CLOSURE
+    async with connect(Echo, stream=True) as ws:
+        ws.slow_down()
+        await ws.send("hello")
+        assert [part async for part in await ws.recv_stream()] == list("hello")
 
 
-def test_a_client_may_stop_reading():
+async def test_a_client_may_stop_reading():
     class Flood(WebSocketView):
         COMPRESSION = False
         SLOW_CONSUMER = "drop"
@@ -377,18 +355,15 @@ def test_a_client_may_stop_reading():
                 await self.send(bytes(10_000), OpCode.BINARY)
             await self.send(f"dropped {self.dropped}")
 
-    async def scenario():
-        async with connect(Flood) as ws:
-            ws.stop_reading()
-            await ws.send("go")
-            while not ws.view.dropped:  # noqa: ASYNC110
-                await asyncio.sleep(0)
-            before = ws.view.dropped
-            ws.resume_reading()
-            assert len(await ws.recv()) == 10_000
-            assert before > 20
-
-    asyncio.run(scenario())
+    async with connect(Flood) as ws:
+        ws.stop_reading()
+        await ws.send("go")
+        while not ws.view.dropped:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        before = ws.view.dropped
+        ws.resume_reading()
+        assert len(await ws.recv()) == 10_000
+        assert before > 20
 
 
 @pytest.mark.in_memory

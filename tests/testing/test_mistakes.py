@@ -43,14 +43,11 @@ def test_with_on_a_running_loop_is_an_error_with_advice():
         asyncio.run(call(ws))
 
 
-def test_other_objects_are_refused():
-    async def scenario():
-        with pytest.raises(TypeError, match="3 is neither a view class, nor a list of routes"):
-            await connect(3)
-        with pytest.raises(TypeError, match="is no ASGI application: it cannot be called with scope"):
-            await connect(lambda request: "page")
-
-    asyncio.run(scenario())
+async def test_other_objects_are_refused():
+    with pytest.raises(TypeError, match="3 is neither a view class, nor a list of routes"):
+        await connect(3)
+    with pytest.raises(TypeError, match="is no ASGI application: it cannot be called with scope"):
+        await connect(lambda request: "page")
 
 
 def test_scope_and_kwargs_of_the_other_kind_of_application_are_refused():

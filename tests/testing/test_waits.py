@@ -159,24 +159,21 @@ async def test_a_hook_that_its_server_cancels_fails_the_test_by_an_error():
     assert isinstance(caught.value.__cause__, asyncio.CancelledError)
 
 
-def test_a_connect_object_serves_one_block_at_a_time():
-    async def scenario():
-        connecting = connect(Stuck)
-        async with connecting as ws:
-            for _ in range(2):  # the second time after the end of the connection
-                with pytest.raises(RuntimeError, match="write another connect"):
-                    async with connecting:
-                        pass
-                await ws.close()
-        async with connecting:
-            pass
-        refused = connect(Private)
-        for _ in range(2):
-            with pytest.raises(HandshakeRefused):
-                async with refused:
+async def test_a_connect_object_serves_one_block_at_a_time():
+    connecting = connect(Stuck)
+    async with connecting as ws:
+        for _ in range(2):  # the second time after the end of the connection
+            with pytest.raises(RuntimeError, match="write another connect"):
+                async with connecting:
                     pass
-
-    asyncio.run(scenario())
+            await ws.close()
+    async with connecting:
+        pass
+    refused = connect(Private)
+    for _ in range(2):
+        with pytest.raises(HandshakeRefused):
+            async with refused:
+                pass
 
 
 @pytest.mark.parametrize("parts", [[], [b"half of"]])
