@@ -16,6 +16,8 @@ def main() -> int:
     except ImportError as error:
         print(f"duck: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # the import takes most of the time of a start
+        return 130
     return cli.main()
 
 

@@ -12,7 +12,7 @@ import time
 import pytest
 from websockets.sync.client import connect, unix_connect
 
-from ..support.commands import Process, command, environment, run_command
+from ..support.commands import ROOT, Process, command, environment, run_command
 from .command import ONE_VIEW, SLOW, begun
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals and Unix sockets")
@@ -271,6 +271,12 @@ def test_a_lifespan_that_fails_ends_the_command_with_1(folder):
     assert (result.returncode, result.stdout) == (1, "begun\n")
     assert 'failing.py", line' in result.stderr
     assert result.stderr.endswith("\nduck: the lifespan failed at startup: ZeroDivisionError: division by zero\n")
+
+
+def test_an_interrupt_during_the_start_of_the_command_ends_it_with_130(folder):
+    (folder / "httptools.py").write_text("raise KeyboardInterrupt\n")
+    result = run_command(folder, words=["env", f"PYTHONPATH={folder}:{ROOT}", *command("info")])
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
 
 
 def test_an_interrupt_during_the_import_ends_the_command_with_130(folder):
