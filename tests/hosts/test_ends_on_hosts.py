@@ -44,7 +44,7 @@ async def test_no_message_is_handled_after_a_close_in_on_open(serving_asgi, dial
     async with serving_asgi(View.as_asgi(), ws=ws) as server, dial(server) as peer:
         await peer.head()
         peer.send("delete", "everything")
-        await asyncio.sleep(0.05)
+        await peer.settled()
         opening.set()
         assert (await peer.closing())[0] == 1008
         peer.send("now")

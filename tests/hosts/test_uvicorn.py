@@ -69,9 +69,10 @@ async def test_messages_before_the_acceptance_are_kept(serving_asgi, dial, until
 
     async with serving_asgi(slow) as server, dial(server) as peer:
         await until(lambda: server.state.tasks)
-        messages = [f"message {i}" for i in range(5000)]  # more than is kept: the rest waits in the socket
+        (protocol,) = server.state.connections
+        messages = [f"{i} " + "x" * 65_536 for i in range(20)]  # more than is kept: the rest waits in the socket
         peer.send(*messages)
-        await asyncio.sleep(0.05)
+        await until(lambda: not protocol.transport.is_reading())
         accepted.set()
         assert (await peer.head())[0] == 101
         assert [await peer.message() for _ in messages] == messages

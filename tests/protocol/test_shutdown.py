@@ -129,7 +129,7 @@ async def test_cancelling_run_cancels_on_open(connect, log):
 
     async with connect(View, by_run=True) as session:
         session.peer.send("x")
-        await asyncio.sleep(0.01)
+        await session.peer.settled()
         session.end.cancel()
         with pytest.raises(asyncio.CancelledError):
             await session.ended()

@@ -77,16 +77,12 @@ def test_any_other_header_is_an_error(header):
         "a/b",
         "(comment)",
         '"quoted"',
-        "a; b='c",
         "é",
         "a\0",
         "a\r\n",
     ],
 )
 def test_an_invalid_header_is_refused(header):
-    if header == "a; b='c":  # an apostrophe is a letter like any other
-        assert parse_offers(header) == (Offer("a", (("b", "'c"),)),)
-        return
     with pytest.raises(ValueError, match="Sec-WebSocket-Extensions"):
         parse_offers(header)
     with pytest.raises(HandshakeError) as caught:
