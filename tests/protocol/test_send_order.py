@@ -1,7 +1,6 @@
 """Concurrent sends: each leaves whole, in the order of calls, awaited or not."""
 
 import asyncio
-import gc
 import random
 import time
 
@@ -277,25 +276,6 @@ async def test_a_close_frame_cuts_off_a_message_in_frames_of_the_view(connect):
         await view.send_close(4000)
         go_on.set()
         assert (await peer.frame()).payload == b"\x0f\xa0"
-
-
-async def test_an_error_of_an_ignored_stream_is_told_to_the_loop(connect):
-    def parts():
-        yield "one"
-        raise LookupError("no second")
-
-    class View(WebSocketView):
-        async def on_receive(self, message, opcode):
-            self.send(parts())
-
-    told = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
-    async with connect(View) as session:
-        session.peer.send("go")
-        assert (await session.peer.frame()).payload == b"one"
-        assert (await session.peer.closing())[0] == 1011
-    gc.collect()
-    assert [str(error) for error in told] == ["no second"]
 
 
 # The loop goes on

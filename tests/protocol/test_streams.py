@@ -230,6 +230,73 @@ async def test_a_stream_that_fails_in_a_handler_is_logged_once(connect, log):
     assert isinstance(entry.error, Failed)
 
 
+def invalid_part(view):
+    return view.send([1])
+
+
+def before_the_first_part(view):
+    return view.send(failing([]))
+
+
+def midway(view):
+    return view.send(failing(["one"]))
+
+
+def later(view):
+    return view.send(failing_asynchronously(["one", "two"]))
+
+
+def in_its_turn(view):
+    _ = view.send(asynchronous(["one", "two"]))
+    return view.send(failing([]))
+
+
+@pytest.mark.parametrize("by_frame", [True, False], ids=["by frame", "directly"])
+@pytest.mark.parametrize("send", [invalid_part, before_the_first_part, midway, later, in_its_turn])
+async def test_the_error_of_a_stream_whose_result_is_ignored_is_that_of_a_hook(connect, log, send, by_frame):
+    class View(WebSocketView):
+        async def on_receive(self, message, opcode):
+            _ = send(self)
+
+        if by_frame:
+
+            async def send_frame(self, frame):
+                await super().send_frame(frame)
+
+    async with connect(View) as session:
+        session.peer.send("x")
+        while (frame := await session.peer.frame()).opcode != CLOSE:
+            pass
+        assert frame.payload[:2] == (1011).to_bytes(2)
+        assert b"Failed" not in frame.payload
+    (entry,) = log()
+    assert isinstance(entry.error, TypeError if send is invalid_part else Failed)
+
+
+@pytest.mark.parametrize("send", [invalid_part, before_the_first_part])
+async def test_the_error_of_a_stream_is_raised_in_a_task_that_awaits_its_result(connect, log, send):
+    async with connect(Quiet) as session:
+        (error,) = await asyncio.gather(send(session.view), return_exceptions=True)
+        assert isinstance(error, TypeError if send is invalid_part else Failed)
+        await session.view.send("still open")
+        assert await session.peer.message() == "still open"
+    assert not log()
+
+
+async def test_the_error_of_a_frame_whose_result_is_ignored_is_that_of_a_hook(connect, log):
+    class View(Quiet):
+        async def send_frame(self, frame):
+            if frame.payload == b"fail":
+                raise Failed
+            await super().send_frame(frame)
+
+    async with connect(View) as session:
+        _ = session.view.send("fail")
+        assert (await session.peer.closing())[0] == 1011
+    (entry,) = log()
+    assert isinstance(entry.error, Failed)
+
+
 async def test_a_stream_that_is_cancelled_midway_closes_with_1011(connect):
     async with connect(Quiet) as session:
 

@@ -30,11 +30,24 @@ class QueuedMessage:
         context: The context in which a stream was sent: its parts are produced there, whatever frees its turn.
         task: The task that runs the stream.
         error: The error for the sender, if the connection has ended.
+        is_awaited: Whether the result of the stream has been awaited.
         is_text: Whether the message is text.
         text: The UTF-8 state after the last part of a text message.
     """
 
-    __slots__ = ("context", "error", "fin", "future", "is_text", "opcode", "parts", "payload", "task", "text")
+    __slots__ = (
+        "context",
+        "error",
+        "fin",
+        "future",
+        "is_awaited",
+        "is_text",
+        "opcode",
+        "parts",
+        "payload",
+        "task",
+        "text",
+    )
 
     def __init__(
         self,
@@ -52,6 +65,7 @@ class QueuedMessage:
         self.context: Context | None = None if parts is None else copy_context()
         self.task: asyncio.Future[None] | None = None
         self.error: ConnectionClosed | None = None
+        self.is_awaited = False
         self.is_text = opcode == OpCode.TEXT
         self.text = 0
 

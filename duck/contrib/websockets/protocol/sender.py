@@ -71,6 +71,7 @@ class Owner(ThreadOwner, Protocol):
     def close(self, code: int, reason: str) -> None: ...
     def close_with(self, payload: bytes) -> None: ...
     def cut(self) -> None: ...
+    def hook_failed(self, error: BaseException) -> None: ...
 
 
 class Sender:
@@ -319,9 +320,26 @@ class Sender:
     def _start(self, message: QueuedMessage, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
         message.task = task = start_task(self._owner.loop, self._run(message, make), message.context)
         message.settle()
-        if not task.done():
+        if task.done():
+            self._ended(message, task)
+        else:
             self._tasks[task] = message
             task.add_done_callback(self._tasks.pop)
+            task.add_done_callback(partial(self._ended, message))
+
+    def _ended(self, message: QueuedMessage, task: "asyncio.Future[None]") -> None:
+        """Treats the error of a message as that of a hook, unless its result is awaited.
+
+        asyncio would log it after a garbage collection: the error refers to frames that refer to the task.
+        """
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            loop = self._owner.loop
+            loop.call_soon(loop.call_soon, self._failed, message, error)  # a task that is to await it may begin first
+
+    def _failed(self, message: QueuedMessage, error: BaseException) -> None:
+        if not message.is_awaited:
+            self._owner.hook_failed(error)
 
     async def _in_turn(self, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Sends a data message through the view's `send_frame`, after the earlier ones."""
@@ -346,6 +364,7 @@ class Sender:
             message.error = self._owner.closed_error()
 
     async def _until_ended(self, message: QueuedMessage) -> None:
+        message.is_awaited = True
         if message.task is None:
             await message.future
             assert message.task is not None

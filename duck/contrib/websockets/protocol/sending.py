@@ -285,6 +285,9 @@ class Sending(codec.HotPath):
     def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         raise NotImplementedError
 
+    def hook_failed(self, error: BaseException) -> None:
+        raise NotImplementedError
+
     def close_with(self, payload: bytes) -> None:
         raise NotImplementedError
 
