@@ -1,5 +1,7 @@
 """The `duck` command, and `python -m duck` where it is not on the path."""
 
+import os
+import signal
 import sys
 
 __all__ = ["main"]
@@ -11,6 +13,7 @@ def main() -> int:
     Only the import of the package checks the environment: the codec and the library that it requires, and Duck
     Framework. Such an error says what to do, so it is reported like those of the command line.
     """
+    _end_on_sigterm()
     try:
         from duck.server import cli
     except ImportError as error:
@@ -19,6 +22,12 @@ def main() -> int:
     except KeyboardInterrupt:  # the import takes most of the time of a start
         return 130
     return cli.main()
+
+
+def _end_on_sigterm() -> None:
+    """Lets SIGTERM end process 1 of a container before there is more to stop; the kernel does so for others only."""
+    if os.getpid() == 1:
+        signal.signal(signal.SIGTERM, lambda signum, frame: os._exit(128 + signum))
 
 
 if __name__ == "__main__":

@@ -55,8 +55,9 @@ LAYERS = [
     ["duck.server.server", "duck.server.shutdown", "duck.server.serving"],
     ["duck.server.process"],
     ["duck.server.workers"],
-    ["duck.server.runner", "duck.server.arguments", "duck.server.cli", "duck.server.__main__", "duck.server"],
+    ["duck.server.runner", "duck.server.arguments", "duck.server.cli", "duck.server"],
     ["duck.__main__"],
+    ["duck.server.__main__"],
 ]
 _LAYER = {entry: number for number, entries in enumerate(LAYERS) for entry in entries}
 

@@ -19,7 +19,7 @@ from .listening.accept import BACKLOG
 from .listening.tls import Certificates
 from .process.exposition import prometheus
 from .process.loops import LOOPS, loop_factory
-from .process.signals import end_on_sigterm, outlast_signals
+from .process.signals import outlast_signals
 from .process.systemd import passed_by_systemd
 from .runner import run_target
 from .workers.supervisor import supervise
@@ -46,7 +46,6 @@ def main(argv: list[str] | None = None) -> int:
         request; 130 after SIGINT, unless the server has begun to start.
     """
     prepare_standard_files()
-    end_on_sigterm()
     arguments = _parser().parse_args(argv)
     try:
         if arguments.command == "serve":

@@ -121,8 +121,10 @@ def test_a_second_signal_ends_the_first_process_of_a_container(folder, first_pro
         assert process.process.wait(30) == 128 + signal.SIGTERM
 
 
-def test_sigterm_ends_the_first_process_of_a_container_during_the_import(folder, first_process):
-    (folder / "slow.py").write_text(SLOW)
+@pytest.mark.parametrize("imported", ["slow.py", "httptools.py"])
+def test_sigterm_ends_the_first_process_of_a_container_during_the_import(folder, first_process, imported):
+    """Of the application, and of a module that the package needs."""
+    (folder / imported).write_text(SLOW)
     with begun(folder, [*NAMESPACE, *command("serve", "slow.py")]) as process:
         os.kill(first_process(process), signal.SIGTERM)
         assert process.wait(30) == 128 + signal.SIGTERM

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-__all__ = ["call_in_loop", "end_by", "end_on_sigterm", "handle", "on_hangup", "on_signals", "outlast_signals"]
+__all__ = ["call_in_loop", "end_by", "handle", "on_hangup", "on_signals", "outlast_signals"]
 
 _SAME_SIGNAL = 1.0  # seconds in which a second signal counts as the first
 
@@ -86,12 +86,6 @@ def outlast_signals() -> None:
     """Ignores the first signal, because the process is about to end without a failure. A later signal ends it."""
     if threading.current_thread() is threading.main_thread():
         _take_signals(lambda: None)
-
-
-def end_on_sigterm() -> None:
-    """Lets SIGTERM end process 1 of a container before there is more to stop; the kernel does so for others only."""
-    if os.getpid() == 1:
-        signal.signal(signal.SIGTERM, lambda signum, frame: end_by(signum))
 
 
 def end_by(signum: int) -> None:
