@@ -33,10 +33,10 @@ def fence(request):
     return request.param
 
 
-def test_websockets(fence, run):
+async def test_websockets(fence):
     names = chat("websockets", fence)
 
-    async def scenario(url):
+    async def talk(url):
         async with websockets.connect(f"{url}?token=1") as alice, websockets.connect(f"{url}?token=2") as bob:
             await alice.send("hello")
             assert (await alice.recv(), await bob.recv()) == ("hello", "hello")
@@ -47,15 +47,12 @@ def test_websockets(fence, run):
                 await stranger.recv()
             assert stranger.close_code == 1008
 
-    async def serving():
-        if fence == "py":
-            async with websockets.serve(names["chat"], "127.0.0.1", 0) as server:
-                await scenario(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
-        else:
-            async with serve(names["Chat"], port=0) as server:
-                await scenario(f"{server.addresses[0]}/")
-
-    run(serving())
+    if fence == "py":
+        async with websockets.serve(names["chat"], "127.0.0.1", 0) as server:
+            await talk(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+    else:
+        async with serve(names["Chat"], port=0) as server:
+            await talk(f"{server.addresses[0]}/")
 
 
 @pytest.mark.parametrize(("section", "name"), [("Starlette and FastAPI", "app"), ("Django Channels", "application")])

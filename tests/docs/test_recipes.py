@@ -321,7 +321,7 @@ async def test_sigterm_closes_the_connection_of_a_client(execute):
 
 
 @pytest.mark.parametrize("loop_name", ["asyncio"], indirect=True)
-def test_the_client_in_javascript_catches_up_after_a_reconnection(execute, folder, run):
+async def test_the_client_in_javascript_catches_up_after_a_reconnection(execute, folder):
     if not has_websocket():
         pytest.skip("Node with a WebSocket is not installed")
     source, _ = blocks(ROOT / "docs/guides/browser.md", "js")
@@ -329,24 +329,20 @@ def test_the_client_in_javascript_catches_up_after_a_reconnection(execute, folde
     (folder / "driver.mjs").write_text(DRIVER.replace("live.js", "live.mjs"))
     page = execute(block("wrong id"))
     rooms = page["rooms"]
-
-    async def scenario():
-        async with serve(page["urlpatterns"], port=0) as server:
-            command = [*NODE, folder / "driver.mjs", f"{server.addresses[0]}/ws/tea"]
-            process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-            said = process.stdout
-            try:
-                assert [await said.readline() for _ in range(2)] == [b"open \n", b"hello\n"]
-                (view,) = server.connections
-                await view.send_close(1012)
-                await rooms.publish("tea", "missed")
-                lines = [await said.readline() for _ in range(4)]
-                assert lines == [b"waiting 1012\n", b"open \n", b"missed\n", b"hello\n"]
-                await server.connections[0].send_close(4000)
-                assert await said.readline() == b"closed 4000\n"
-                assert await process.wait() == 0
-            finally:
-                with suppress(ProcessLookupError):
-                    process.kill()
-
-    run(scenario())
+    async with serve(page["urlpatterns"], port=0) as server:
+        command = [*NODE, folder / "driver.mjs", f"{server.addresses[0]}/ws/tea"]
+        process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        said = process.stdout
+        try:
+            assert [await said.readline() for _ in range(2)] == [b"open \n", b"hello\n"]
+            (view,) = server.connections
+            await view.send_close(1012)
+            await rooms.publish("tea", "missed")
+            lines = [await said.readline() for _ in range(4)]
+            assert lines == [b"waiting 1012\n", b"open \n", b"missed\n", b"hello\n"]
+            await server.connections[0].send_close(4000)
+            assert await said.readline() == b"closed 4000\n"
+            assert await process.wait() == 0
+        finally:
+            with suppress(ProcessLookupError):
+                process.kill()

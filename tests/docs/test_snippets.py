@@ -47,22 +47,18 @@ def test_fixtures_and_unittest(folder):
     assert done.returncode == 0
 
 
-def test_an_endpoint_with_dependencies_serves_a_view(run, execute, serving_asgi, ws):
+async def test_an_endpoint_with_dependencies_serves_a_view(execute, serving_asgi, ws):
     app = execute(block("class Greeter"))["app"]
     cookies = {"session": "3f9a"}
-
-    async def scenario():
-        async with serving_asgi(app, ws=ws) as server:
-            async with connect(f"ws://127.0.0.1:{server.port}/greeter/tea", cookies=cookies) as peer:
-                await peer.send("hello")
-                assert await peer.recv(timeout=5) == "alice in tea: hello"
-            with pytest.raises(HandshakeRefused, match="403"):
-                await connect(f"ws://127.0.0.1:{server.port}/greeter/tea")
-
-    with memory(app, "/greeter/tea", cookies=cookies) as peer:
-        peer.send("hello")
-        assert peer.recv() == "alice in tea: hello"
-    run(scenario())
+    async with memory(app, "/greeter/tea", cookies=cookies) as peer:
+        await peer.send("hello")
+        assert await peer.recv() == "alice in tea: hello"
+    async with serving_asgi(app, ws=ws) as server:
+        async with connect(f"ws://127.0.0.1:{server.port}/greeter/tea", cookies=cookies) as peer:
+            await peer.send("hello")
+            assert await peer.recv(timeout=5) == "alice in tea: hello"
+        with pytest.raises(HandshakeRefused, match="403"):
+            await connect(f"ws://127.0.0.1:{server.port}/greeter/tea")
 
 
 def test_views_in_front_of_an_application(folder, execute):

@@ -312,8 +312,10 @@ async def test_a_server_that_has_lost_the_history(own_redis, until):
     await rooms.close()
 
 
-def test_a_server_that_has_kept_the_history(run, tmp_path, until):
-    async def scenario(server):
+async def test_a_server_that_has_kept_the_history(tmp_path, until):
+    server = RedisServer(tmp_path, "--appendonly", "yes", "--appendfsync", "always")
+    try:
+        server.start()
         rooms = Groups(server.url, history=1000)
         one = Sink()
         await rooms.join(one, "lobby")
@@ -328,10 +330,5 @@ def test_a_server_that_has_kept_the_history(run, tmp_path, until):
         assert one.gaps == []
         await rooms.close()
         await writer.close()
-
-    server = RedisServer(tmp_path, "--appendonly", "yes", "--appendfsync", "always")
-    try:
-        server.start()
-        run(scenario(server))
     finally:
         server.kill()

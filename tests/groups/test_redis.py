@@ -68,7 +68,7 @@ async def test_a_server_that_is_away_at_the_start(own_redis, meet, log):
     await rooms.close()
 
 
-def test_a_server_that_refuses_subscriptions_is_away(run, own_redis, meet, log, monkeypatch):
+async def test_a_server_that_refuses_subscriptions_is_away(own_redis, meet, log, monkeypatch):
     """The server accepts connections; the pauses grow nevertheless, and the log has one line."""
     backoffs = []
 
@@ -78,19 +78,16 @@ def test_a_server_that_refuses_subscriptions_is_away(run, own_redis, meet, log, 
             client.config_set("requirepass", "")
         return 0.01
 
-    async def scenario():
-        async with meet(rooms, "lobby", 1) as (_, (peer,)):
-            assert await peer.message() == "gap in lobby"
-            await rooms.publish("lobby", "hello")
-            assert await peer.message() == "hello"
-        await rooms.close()
-
     own_redis.start()
     rooms = Groups(own_redis.url)
     with Redis.from_url(own_redis.url) as client:
         client.config_set("requirepass", "secret")
         monkeypatch.setattr(Backoff, "next", next_pause)
-        run(scenario())
+        async with meet(rooms, "lobby", 1) as (_, (peer,)):
+            assert await peer.message() == "gap in lobby"
+            await rooms.publish("lobby", "hello")
+            assert await peer.message() == "hello"
+        await rooms.close()
     assert len({*map(id, backoffs)}) == 1
     (entry,) = log()
     assert "is unavailable" in entry.message and "Authentication required" in entry.message
@@ -298,7 +295,7 @@ async def message_of(peer, *words):
     return message
 
 
-def test_two_processes_and_a_redis_that_is_killed(run, own_redis, dial):
+async def test_two_processes_and_a_redis_that_is_killed(own_redis, dial):
     """Every message comes once to each member, in each publisher's order; a kill of Redis is told to all.
 
     The members of a process that is killed leave, and are told to have left, once.
@@ -328,7 +325,7 @@ def test_two_processes_and_a_redis_that_is_killed(run, own_redis, dial):
                 same_room = at // 2 % len(rooms) == name // 2 % len(rooms)
                 assert own == ([f"{tag} {name} {number}" for number in range(each)] if same_room else [])
 
-    async def scenario(servers):
+    with member_processes(own_redis, "processes:") as servers:
         async with AsyncExitStack() as stack:
             peers = await join_all(stack, dial, servers, rooms, count)
             await round_of(peers, "one")
@@ -352,9 +349,6 @@ def test_two_processes_and_a_redis_that_is_killed(run, own_redis, dial):
             assert await peers[1].message() == "from a job"
             await writer.close()
 
-    with member_processes(own_redis, "processes:") as servers:
-        run(scenario(servers))
-
 
 @pytest.mark.parametrize("delay", [0, 0.001])
 async def test_groups_that_are_closed_while_a_view_joins_leave_no_task(shared_redis, delay):
@@ -369,10 +363,12 @@ async def test_groups_that_are_closed_while_a_view_joins_leave_no_task(shared_re
 
 
 @pytest.mark.parametrize("history", [0, 10])
-def test_a_forbidden_channel_fails_its_own_group_alone(run, own_redis, meet, until, log, history):
+async def test_a_forbidden_channel_fails_its_own_group_alone(own_redis, meet, until, log, history):
     """The rights to a single channel may be missing, at a join or after a reconnection (ACL of Redis)."""
 
-    async def scenario():
+    own_redis.start()
+    with Redis.from_url(own_redis.url) as client:
+        client.execute_command("ACL SETUSER user on >secret ~* +@all resetchannels &duck:lobby &duck:other")
         rooms = Groups(own_redis.url.replace("//", "//user:secret@"), history=history)
         since = {"since": ""} if history else {}
         async with meet(rooms, "lobby", 2) as (views, peers):
@@ -392,11 +388,6 @@ def test_a_forbidden_channel_fails_its_own_group_alone(run, own_redis, meet, unt
             await rooms.publish("lobby", "again")
             assert await peers[0].message() == "again"
         await rooms.close()
-
-    own_redis.start()
-    with Redis.from_url(own_redis.url) as client:
-        client.execute_command("ACL SETUSER user on >secret ~* +@all resetchannels &duck:lobby &duck:other")
-        run(scenario())
 
 
 async def test_an_older_copy_of_the_server_brings_back_nobody_who_has_left(shared_redis):

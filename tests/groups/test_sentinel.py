@@ -60,26 +60,22 @@ async def test_a_replica_is_not_taken_for_the_master(servers):
     await nowhere.close()
 
 
-def test_a_failover(run, servers, meet):
+async def test_a_failover(servers, meet):
     """Connections stay, members are told of the gap, and messages pass through the new master, from threads too."""
     master, _, sentinel = servers
     url = f"redis+sentinel://:{PASSWORD}@127.0.0.1:{free_port()},127.0.0.1:{sentinel.port}/main/1"
-
-    async def scenario():
-        rooms = Groups(url, timeout=20)
-        async with meet(rooms, "lobby", 2) as (_, peers):
-            await rooms.publish("lobby", "before")
-            await asyncio.to_thread(rooms.publish_sync, "lobby", "from a thread")
-            for peer in peers:
-                assert [await peer.message(), await peer.message()] == ["before", "from a thread"]
-            # From here on it does not matter when the failover begins.
-            await sentinel.ask("SENTINEL", "SET", "main", "down-after-milliseconds", "100")
-            master.kill()
-            assert [await peer.message() for peer in peers] == ["gap in lobby"] * 2
-            await rooms.publish("lobby", "after")
-            await asyncio.to_thread(rooms.publish_sync, "lobby", "from a thread")
-            for peer in peers:
-                assert [await peer.message(), await peer.message()] == ["after", "from a thread"]
-        await rooms.close()
-
-    run(scenario())
+    rooms = Groups(url, timeout=20)
+    async with meet(rooms, "lobby", 2) as (_, peers):
+        await rooms.publish("lobby", "before")
+        await asyncio.to_thread(rooms.publish_sync, "lobby", "from a thread")
+        for peer in peers:
+            assert [await peer.message(), await peer.message()] == ["before", "from a thread"]
+        # From here on it does not matter when the failover begins.
+        await sentinel.ask("SENTINEL", "SET", "main", "down-after-milliseconds", "100")
+        master.kill()
+        assert [await peer.message() for peer in peers] == ["gap in lobby"] * 2
+        await rooms.publish("lobby", "after")
+        await asyncio.to_thread(rooms.publish_sync, "lobby", "from a thread")
+        for peer in peers:
+            assert [await peer.message(), await peer.message()] == ["after", "from a thread"]
+    await rooms.close()

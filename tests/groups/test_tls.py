@@ -81,11 +81,11 @@ def test_a_server_with_an_unknown_ca_gets_no_messages(urls):
 
 
 @pytest.mark.parametrize("fails", [False, True], ids=["idle", "reading"])
-def test_a_connection_ends_without_an_answer_of_its_server(run, urls, master, tls, monkeypatch, fails):
+async def test_a_connection_ends_without_an_answer_of_its_server(urls, master, tls, monkeypatch, fails):
     """redis-py forgets a connection at once whose read is cancelled."""
     monkeypatch.setattr("duck.contrib.websockets.groups.redis.server._LAST", 0.05)
 
-    async def scenario():
+    try:
         lost = asyncio.Event()
         url = f"{urls['rediss']}?ssl_ca_certs={tls.cafile}"
         broker = RedisBroker(url, prefix="duck:", timeout=5, history=None, presence=PresenceOptions(30, False))
@@ -101,8 +101,5 @@ def test_a_connection_ends_without_an_answer_of_its_server(run, urls, master, tl
                 await asyncio.wait([reading])
         async with asyncio.timeout(9):
             await lost.wait()
-
-    try:
-        run(scenario())
     finally:
         master.thaw()

@@ -27,16 +27,12 @@ async def test_a_message_is_echoed(connect, message):
         assert await peer.receive() == message
 
 
-def test_messages_keep_their_order(connect, run):
+async def test_messages_keep_their_order(connect):
     messages = [message for i in range(50) for message in (f"text {i}", b"binary %d" % i)]
-
-    async def scenario():
-        async with connect("/echo") as peer:
-            for message in messages:
-                await peer.send(message)
-            assert [await peer.receive() for _ in messages] == messages
-
-    run(scenario())
+    async with connect("/echo") as peer:
+        for message in messages:
+            await peer.send(message)
+        assert [await peer.receive() for _ in messages] == messages
 
 
 @pytest.mark.parametrize("unit", ["0123456789é🦆", b"0123456789\xff\0\x80\n"], ids=["text", "binary"])

@@ -15,24 +15,20 @@ def test_every_example_with_a_page_has_a_scene_and_fits_a_screen():
 
 
 @pytest.mark.parametrize("name", SCENES)
-def test_an_example_plays_its_scene(name, devtools, run):
-    async def scenario():
+async def test_an_example_plays_its_scene(name, devtools):
+
+    with serving(EXAMPLES / f"{name}.py") as server:
         async with visiting(devtools, server) as visit:
             await SCENES[name](visit)
 
-    with serving(EXAMPLES / f"{name}.py") as server:
-        run(scenario())
 
-
-def test_the_rooms_span_two_workers(devtools, run, tmp_path):
-    async def scenario():
-        async with visiting(devtools, server) as visit:
-            await SCENES["rooms"](visit)
+async def test_the_rooms_span_two_workers(devtools, tmp_path):
 
     redis = RedisServer(tmp_path)
     redis.start()
     try:
         with serving(EXAMPLES / "rooms.py", "--workers", "2", "--groups", redis.url) as server:
-            run(scenario())
+            async with visiting(devtools, server) as visit:
+                await SCENES["rooms"](visit)
     finally:
         redis.kill()

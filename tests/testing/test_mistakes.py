@@ -9,10 +9,7 @@ from duck.contrib.websockets import WebSocketView
 from duck.contrib.websockets.testing import connect
 from duck.urls import path
 
-
-class Echo(WebSocketView):
-    async def on_receive(self, message, opcode):
-        await self.send(message, opcode)
+from ..support.views import Echo
 
 
 @pytest.mark.parametrize(

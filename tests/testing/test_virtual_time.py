@@ -9,6 +9,8 @@ from duck.contrib.websockets import WebSocketView
 from duck.contrib.websockets.testing import VirtualTimeLoop, connect
 from duck.server import serve
 
+from ..support.views import Echo
+
 
 class Ticker(WebSocketView):
     """Sends a tick each minute, and needs an hour for a message."""
@@ -29,30 +31,20 @@ class Ticker(WebSocketView):
         self.ticking.cancel()
 
 
-def run(scenario):
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        return runner.run(scenario)
-
-
-def test_hours_take_no_time():
-    async def scenario():
-        loop = asyncio.get_running_loop()
-        async with connect(Ticker, timeout=7200) as ws:
-            assert [await ws.recv() for _ in range(3)] == ["tick"] * 3
-            assert loop.time() == pytest.approx(180)
-            await ws.send("hello")
-            while await ws.recv() != "hello":
-                pass
-            assert loop.time() == pytest.approx(3770)
-            assert await ws.recv() == "tick"
-            await asyncio.sleep(10)
-            with pytest.raises(
-                TimeoutError, match=r"timeout after 40 seconds, waiting for a message: .*no hook of Ticker"
-            ):
-                await ws.recv(timeout=40)
-
-    start = time.monotonic()
-    run(scenario())
+@pytest.mark.in_memory
+async def test_hours_take_no_time():
+    loop, start = asyncio.get_running_loop(), time.monotonic()
+    async with connect(Ticker, timeout=7200) as ws:
+        assert [await ws.recv() for _ in range(3)] == ["tick"] * 3
+        assert loop.time() == pytest.approx(180)
+        await ws.send("hello")
+        while await ws.recv() != "hello":
+            pass
+        assert loop.time() == pytest.approx(3770)
+        assert await ws.recv() == "tick"
+        await asyncio.sleep(10)
+        with pytest.raises(TimeoutError, match=r"timeout after 40 seconds, waiting for a message: .*no hook of Ticker"):
+            await ws.recv(timeout=40)
     assert time.monotonic() - start < 60
 
 
@@ -63,18 +55,17 @@ def test_years_take_no_time():
         await asyncio.sleep(0.25)
         assert loop.time() == pytest.approx(315_360_000.25, abs=1e-5)
 
-    run(scenario())
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(scenario())
 
 
-def test_a_silent_client_is_closed_after_two_virtual_minutes():
-    async def scenario():
-        async with connect(Ticker, timeout=600) as ws:
-            ws.stop_reading()
-            assert await ws.wait_closed() == 1006
-            assert (ws.view.close_code, ws.view.close_reason) == (1001, "nothing received for too long")
-            assert 120 <= asyncio.get_running_loop().time() <= 145
-
-    run(scenario())
+@pytest.mark.in_memory
+async def test_a_silent_client_is_closed_after_two_virtual_minutes():
+    async with connect(Ticker, timeout=600) as ws:
+        ws.stop_reading()
+        assert await ws.wait_closed() == 1006
+        assert (ws.view.close_code, ws.view.close_reason) == (1001, "nothing received for too long")
+        assert 120 <= asyncio.get_running_loop().time() <= 145
 
 
 def test_a_synchronous_test_may_have_virtual_time():
@@ -85,46 +76,34 @@ def test_a_synchronous_test_may_have_virtual_time():
         assert ws.view.close_code == 1001
 
 
-def test_a_thread_takes_its_time():
-    async def scenario():
-        loop = asyncio.get_running_loop()
-        async with asyncio.timeout(30):
-            await asyncio.to_thread(time.sleep, 0.01)
-        assert 0.005 < loop.time() < 30
-        await asyncio.sleep(3600)
-        async with connect(Large, timeout=30, compression=True) as ws:  # which threads compress and decompress
-            await ws.send_binary(bytes(2**20))
-            assert await ws.recv() == bytes(2**20)
-
-    class Large(WebSocketView):
-        async def on_receive(self, message, opcode):
-            await self.send(message, opcode)
-
-    run(scenario())
+@pytest.mark.in_memory
+async def test_a_thread_takes_its_time():
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(30):
+        await asyncio.to_thread(time.sleep, 0.01)
+    assert 0.005 < loop.time() < 30
+    await asyncio.sleep(3600)
+    async with connect(Echo, timeout=30, compression=True) as ws:  # which threads compress and decompress
+        await ws.send_binary(bytes(2**20))
+        assert await ws.recv() == bytes(2**20)
 
 
-def test_the_end_of_the_loop_waits_for_the_thread_of_a_cancelled_job():
+@pytest.mark.in_memory
+async def test_the_end_of_the_loop_waits_for_the_thread_of_a_cancelled_job():
     """It has a timeout of minutes, at which asyncio warns."""
-
-    async def scenario():
-        job = asyncio.ensure_future(asyncio.to_thread(time.sleep, 0.05))
-        await asyncio.sleep(0)
-        job.cancel()
-
-    run(scenario())
+    job = asyncio.ensure_future(asyncio.to_thread(time.sleep, 0.05))
+    await asyncio.sleep(0)
+    job.cancel()
 
 
-def test_a_socket_takes_its_time(dial):
+@pytest.mark.in_memory
+async def test_a_socket_takes_its_time(dial):
     """Time passes there as on other loops, as a peer may be anywhere."""
-
-    async def scenario():
-        loop = asyncio.get_running_loop()
-        async with serve(Ticker, port=0) as server, dial(server) as peer:
-            assert (await peer.head())[0] == 101
-            start, before = time.monotonic(), loop.time()
-            await asyncio.sleep(0.05)
-            assert time.monotonic() - start >= 0.04
-            assert loop.time() - before >= 0.04
-            peer.leave()
-
-    run(scenario())
+    loop = asyncio.get_running_loop()
+    async with serve(Ticker, port=0) as server, dial(server) as peer:
+        assert (await peer.head())[0] == 101
+        start, before = time.monotonic(), loop.time()
+        await asyncio.sleep(0.05)
+        assert time.monotonic() - start >= 0.04
+        assert loop.time() - before >= 0.04
+        peer.leave()

@@ -176,8 +176,9 @@ async def test_a_connect_object_serves_one_block_at_a_time():
                 pass
 
 
+@pytest.mark.in_memory
 @pytest.mark.parametrize("parts", [[], [b"half of"]])
-def test_a_response_that_an_asgi_application_leaves_unfinished_is_no_wait(parts):
+async def test_a_response_that_an_asgi_application_leaves_unfinished_is_no_wait(parts):
     """A server ends the connection with the application."""
 
     async def application(scope, receive, send):
@@ -186,9 +187,5 @@ def test_a_response_that_an_asgi_application_leaves_unfinished_is_no_wait(parts)
         for part in parts:
             await send({"type": "websocket.http.response.body", "body": part, "more_body": True})
 
-    async def scenario():
-        refusal = await connect(application).refusal()
-        return refusal.status, refusal.body, asyncio.get_running_loop().time()
-
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        assert runner.run(scenario()) == (451, b"".join(parts), 0)
+    refusal = await connect(application).refusal()
+    assert (refusal.status, refusal.body, asyncio.get_running_loop().time()) == (451, b"".join(parts), 0)
