@@ -163,7 +163,7 @@ async def test_an_error_closes_with_1011_though_a_filter_of_the_log_raises(conne
         assert session.view.events[-1] == b"\x03\xf3"
 
 
-@pytest.mark.parametrize("hook", ["on_open", "on_receive"])
+@pytest.mark.parametrize("hook", ["on_open", "on_receive", "on_stream"])
 async def test_a_plain_function_as_hook_is_an_error(connect, log, hook):
     View = type("View", (WebSocketView,), {hook: lambda self, *args: None})
     async with connect(View) as session:

@@ -100,9 +100,10 @@ def test_a_wrong_value_is_refused_where_it_is_set_on_a_view(name, value):
 
 async def test_a_hook_that_cannot_be_called_is_refused(serving, dial, log):
     """A hook is left out rather than set to None, which would fail later, with an error that does not name the hook."""
-    words = r"^Chat\.on_receive is None, which cannot be called: define it as a method, or leave it out"
-    with pytest.raises(TypeError, match=words):
-        type("Chat", (WebSocketView,), {"on_receive": None})
+    for name in ("on_receive", "on_gap"):
+        words = rf"^Chat\.{name} is None, which cannot be called: define it as a method, or leave it out"
+        with pytest.raises(TypeError, match=words):
+            type("Chat", (WebSocketView,), {name: None})
 
     class Chat(Recorder):
         pass
@@ -294,6 +295,7 @@ def test_attributes_are_set_and_deleted_as_ever():
         ("ALLOWED_ORIGIN", "ALLOWED_ORIGINS is the name of the setting"),
         ("on_recieve", "on_receive is the name of the hook"),
         ("on_closed", "on_close is the name of the hook"),
+        ("on_gaps", "on_gap is the name of the hook"),
         ("on_message", "on_receive is the name of the hook"),
         ("on_connect", "on_open is the name of the hook"),
         ("on_disconnect", "on_close is the name of the hook"),

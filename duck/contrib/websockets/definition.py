@@ -41,7 +41,7 @@ _ALLOWED = frozenset({*STEPS, "_definition"})
 _WHOLE = frozenset({"_receive_loop", "on_new_frame", "read_frame"})
 """Steps that handle whole messages, so a class cannot override both one of them and `on_stream`."""
 
-_METHODS = (*STEPS, "on_receive")
+_METHODS = (*STEPS, "on_gap", "on_receive")
 _ATTRIBUTES = (*_METHODS, *BY_NAME)
 
 _HOOKS = tuple(name for name in _METHODS if name.startswith("on_"))

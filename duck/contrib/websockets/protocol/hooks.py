@@ -182,7 +182,7 @@ class Hooks:
     async def _run_hook(self, hook: Callable[[], Awaitable[None]]) -> None:
         """Runs a hook; an error in it ends the connection."""
         try:
-            await hook()
+            await stepping.checked(hook())
         except BaseException as error:
             if self._raises_on(error):
                 raise

@@ -19,6 +19,7 @@ from ..exceptions import ConnectionClosed, PayloadTooBig
 from ..extensions import Inflating
 from ..opcodes import OpCode
 from ..sansio.connection import Connection
+from . import stepping
 from .decoding import refuse_late
 from .flow_control import Hold
 from .incoming_message import IncomingMessage
@@ -138,7 +139,7 @@ class StreamQueue:
         if message.is_over:  # an empty one
             self.finished()
         try:
-            await self._on_stream(message)
+            await stepping.checked(self._on_stream(message))
         except PayloadTooBig as error:
             self.refuse(error)
         finally:
