@@ -6,12 +6,13 @@ from contextvars import ContextVar
 
 import pytest
 
-from duck.contrib.websockets import HandshakeError, WebSocketView
+from duck.contrib.websockets import HandshakeError
 from duck.contrib.websockets.hosts.asgi import Application
 from duck.contrib.websockets.logging import logger
 from duck.server import Limits, serve
 
 from ..support import servers
+from ..support.views import Noting
 
 USER = ContextVar("user", default="nobody")
 
@@ -37,14 +38,13 @@ def hosting(request, serving, monkeypatch):
 taking_the_transport = pytest.mark.parametrize("hosting", ["embedded", "uvicorn"], indirect=True)
 
 
-class Told(WebSocketView):
+class Told(Noting):
     """Notes its hooks."""
 
     COMPRESSION = False
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.events = []
         Told.made = self
 
     async def on_open(self):

@@ -2,31 +2,22 @@
 
 import asyncio
 
-from duck.contrib.websockets import ConnectionClosed, WebSocketView
+from duck.contrib.websockets import ConnectionClosed
 
-__all__ = ["Noting", "joined"]
+from ..support.views import Noting
+
+__all__ = ["PartRecorder", "joined"]
 
 
-class Noting(WebSocketView):
+class PartRecorder(Noting):
     """Notes the parts of its messages, and how each reading ends."""
 
     CLOSE_TIMEOUT = 1
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.events = []
-        self.noted = asyncio.Event()
         self.gate = asyncio.Event()
         self.gate.set()
-
-    def note(self, event):
-        self.events.append(event)
-        self.noted.set()
-
-    async def until(self, condition):
-        while not condition(self.events):
-            self.noted.clear()
-            await self.noted.wait()
 
     async def on_stream(self, message):
         self.note(message.opcode.name)

@@ -4,23 +4,21 @@ import asyncio
 
 import pytest
 
-from duck.contrib.websockets import Frame, OpCode, WebSocketView
+from duck.contrib.websockets import Frame, OpCode
+
+from ..support.views import Noting
 
 pytestmark = pytest.mark.in_memory
 
 PING, PONG, TEXT = OpCode.PING, OpCode.PONG, OpCode.TEXT
 
 
-class View(WebSocketView):
+class View(Noting):
     PING_INTERVAL = 30
     PONG_TIMEOUT = 10
     MAX_BACKOFF = 100
     RECEIVE_TIMEOUT = None
     CLOSE_TIMEOUT = 5
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.events = []
 
     async def on_receive(self, message, opcode):
         self.events.append(message)

@@ -6,12 +6,13 @@ import time
 
 import pytest
 
-from duck.contrib.websockets import OpCode, WebSocketView
+from duck.contrib.websockets import OpCode
 
 from ..support.servers import SLOW
+from ..support.views import Noting
 
 
-class View(WebSocketView):
+class View(Noting):
     """Has intervals of an hour in place of milliseconds."""
 
     PING_INTERVAL = 0.03
@@ -19,10 +20,6 @@ class View(WebSocketView):
     MAX_BACKOFF = 0.03
     RECEIVE_TIMEOUT = None
     CLOSE_TIMEOUT = 0.1
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.events = []
 
     async def on_receive(self, message, opcode):
         self.events.append(message)

@@ -13,7 +13,7 @@ from duck.contrib.websockets.testing import connect as connect_in_memory
 from ..support.frames import MASK, RSV1, frame, header, xor
 from ..support.leftovers import left
 from ..support.waiting import begun, within
-from .stream_views import Noting, joined
+from .stream_views import PartRecorder, joined
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = OpCode
 
@@ -22,26 +22,26 @@ CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = OpCode
 
 
 async def test_parts_arrive_before_their_frame_is_complete():
-    async with connect_in_memory(Noting, compression=False) as ws:
+    async with connect_in_memory(PartRecorder, compression=False) as ws:
         view, payload = ws.view, bytes(range(256)) * 300
         data = xor(payload, MASK)
         ws.send_raw(header(BINARY, 2 * len(payload)) + data[:1001])
-        await view.until(lambda events: joined(events) == ["BINARY", payload[:1001]])
+        await view.until(lambda: joined(view.events) == ["BINARY", payload[:1001]])
         ws.send_raw(data[1001:])
         ws.send_raw(xor(payload, MASK) + frame(PING, b"meanwhile"))
-        await view.until(lambda events: joined(events)[1:] == [payload * 2])
+        await view.until(lambda: joined(view.events)[1:] == [payload * 2])
         ws.send_raw(frame(CONTINUATION, fin=False) + frame(CONTINUATION, b"xxx"))
-        await view.until(lambda events: "end" in events)
+        await view.until(lambda: "end" in view.events)
         assert joined(view.events) == ["BINARY", payload * 2 + b"xxx", "end"]
 
 
 async def test_a_text_is_cut_at_characters_and_refused_at_its_first_wrong_byte(log):
-    async with connect_in_memory(Noting, compression=False) as ws:
+    async with connect_in_memory(PartRecorder, compression=False) as ws:
         for byte in frame(TEXT, "a\u00e4\u20ac\U0001f986".encode(), False):
             ws.send_raw(bytes([byte]))
             await asyncio.sleep(0)
             await asyncio.sleep(0)
-        await ws.view.until(lambda events: len(events) == 5)
+        await ws.view.until(lambda: len(ws.view.events) == 5)
         ws.send_raw(header(CONTINUATION, 2**20) + xor(b"\xc0", MASK))
         with pytest.raises(ConnectionClosed, match="1007 text is not UTF-8"):
             await ws.recv()
@@ -51,14 +51,14 @@ async def test_a_text_is_cut_at_characters_and_refused_at_its_first_wrong_byte(l
 
 
 async def test_a_text_that_is_not_utf_8_is_no_empty_text():
-    async with connect_in_memory(Noting, compression=True) as ws:
+    async with connect_in_memory(PartRecorder, compression=True) as ws:
         ws.send_raw(frame(TEXT, PerMessageDeflate("x", client=True).compress(b"\xff"), rsv=RSV1))
         await ws.wait_closed()
         assert ws.view.events == ["TEXT", 1007, "close"]
 
 
 async def test_a_reader_that_waits_holds_reading():
-    async with connect_in_memory(Noting, compression=False) as ws:
+    async with connect_in_memory(PartRecorder, compression=False) as ws:
         view, transport = ws.view, ws.view.request.transport
         view.gate.clear()
         ws.send_raw(header(BINARY, 2**30))
@@ -70,7 +70,7 @@ async def test_a_reader_that_waits_holds_reading():
         assert view.MAX_WAITING_BYTES < sent < view.MAX_WAITING_BYTES + 60_000
         assert view.events == ["BINARY"]
         view.gate.set()
-        await view.until(lambda events: sum(map(len, events[1:])) == sent)
+        await view.until(lambda: sum(map(len, view.events[1:])) == sent)
         assert transport.is_reading()
         ws.drop()
         await ws.wait_closed()
@@ -78,7 +78,7 @@ async def test_a_reader_that_waits_holds_reading():
 
 
 async def test_small_parts_are_counted_with_their_overhead():
-    async with connect_in_memory(Noting, compression=False) as ws:
+    async with connect_in_memory(PartRecorder, compression=False) as ws:
         ws.view.gate.clear()
         ws.send_raw(header(BINARY, 2**30))
         for _ in range(1000):
@@ -145,7 +145,7 @@ async def test_the_next_message_begins_when_one_has_been_read_or_left(compressio
 
 
 async def test_messages_of_one_read_are_read_in_turn_even_after_the_loss():
-    class Slow(Noting):
+    class Slow(PartRecorder):
         CLOSE_TIMEOUT = 60
 
         async def on_stream(self, message):
@@ -154,7 +154,7 @@ async def test_messages_of_one_read_are_read_in_turn_even_after_the_loss():
 
     async with connect_in_memory(Slow, compression=False) as ws:
         ws.send_raw(b"".join(frame(TEXT, number) for number in (b"1", b"2", b"3", b"4")))
-        await ws.view.until(lambda events: events == ["1", "2"])
+        await ws.view.until(lambda: ws.view.events == ["1", "2"])
         ws.drop()
         await ws.wait_closed()
         assert ws.view.events == ["1", "2", "3", "4", "close"]
@@ -182,7 +182,7 @@ async def test_many_small_messages_of_one_read_are_handled_within_it():
 
 @pytest.mark.parametrize("way", ["close", "eof", "drop"])
 async def test_no_handler_begins_for_a_message_that_stays_incomplete(log, until, way):
-    async with connect_in_memory(Noting) as ws:
+    async with connect_in_memory(PartRecorder) as ws:
         view = ws.view
         view.gate.clear()
         ws.send_raw(frame(BINARY, b"whole") + frame(BINARY, b"a", False) + frame(CONTINUATION, b"b", False))
@@ -191,17 +191,17 @@ async def test_no_handler_begins_for_a_message_that_stays_incomplete(log, until,
         elif way == "eof":
             ws.send_eof()
         else:
-            await view.until(lambda events: events)
+            await view.until(lambda: view.events)
             ws.drop()
-        await view.until(lambda events: events)
+        await view.until(lambda: view.events)
         await until(lambda: view.close_code)
         view.gate.set()
         await ws.wait_closed()
         # Complete messages are handled; no handler begins for an incomplete one.
         assert view.events == ["BINARY", b"whole", "end", "close"]
-    async with connect_in_memory(Noting) as ws:
+    async with connect_in_memory(PartRecorder) as ws:
         ws.send_raw(frame(BINARY, b"a", False))
-        await ws.view.until(lambda events: b"a" in events)
+        await ws.view.until(lambda: b"a" in ws.view.events)
         if way == "close":
             await ws.send_close(4000)
         elif way == "eof":
@@ -215,7 +215,7 @@ async def test_no_handler_begins_for_a_message_that_stays_incomplete(log, until,
 
 @pytest.mark.usefixtures("impatient")
 async def test_our_own_close_ends_the_reading(log):
-    class Refusing(Noting):
+    class Refusing(PartRecorder):
         CLOSE_TIMEOUT = 0.1
 
         async def on_stream(self, message):
@@ -250,9 +250,9 @@ async def test_an_error_of_the_handler_closes_with_1011(log):
 
 async def test_a_cancelled_handler_leaves_nothing():
     async def visit():
-        async with connect_in_memory(Noting, compression=False) as ws:
+        async with connect_in_memory(PartRecorder, compression=False) as ws:
             ws.send_raw(header(BINARY, 2**20) + xor(b"part", MASK))
-            await ws.view.until(lambda events: b"part" in events)
+            await ws.view.until(lambda: b"part" in ws.view.events)
             ws.view.terminate()
             await ws.wait_closed()
             assert ws.view.events == ["BINARY", b"part", "close"]
@@ -306,7 +306,7 @@ async def test_an_extension_of_an_application_takes_whole_messages():
         def decode(self, frame, max_size=None):
             return self.encode(frame)
 
-    class Extended(Noting):
+    class Extended(PartRecorder):
         EXTENSIONS = {"x-reversing": lambda parameters: Reversing("x-reversing")}  # noqa: RUF012
         COMPRESSION = False
         MAX_FRAME_SIZE = 10
@@ -315,7 +315,7 @@ async def test_an_extension_of_an_application_takes_whole_messages():
     async with connect_in_memory(Extended, compression=False, extensions=offers, stream=True) as ws:
         ws.send_raw(frame(TEXT, b"cba", False))
         ws.send_raw(frame(CONTINUATION, b"fed"))
-        await ws.view.until(lambda events: "end" in events)
+        await ws.view.until(lambda: "end" in ws.view.events)
         assert ws.view.events == ["TEXT", "defabc", "end"]
 
 
@@ -331,9 +331,9 @@ def test_invalid_views_are_refused():
 
 
 async def test_a_server_that_stops_waits_for_the_message_that_is_being_read():
-    async with connect_in_memory(Noting, compression=False) as ws:
+    async with connect_in_memory(PartRecorder, compression=False) as ws:
         ws.send_raw(frame(BINARY, b"a", False))
-        await ws.view.until(lambda events: b"a" in events)
+        await ws.view.until(lambda: b"a" in ws.view.events)
         drained = asyncio.ensure_future(ws.view.drain(5))
         await asyncio.sleep(0)
         ws.send_raw(frame(CONTINUATION, b"b") + frame(BINARY, b"too late"))
@@ -342,7 +342,7 @@ async def test_a_server_that_stops_waits_for_the_message_that_is_being_read():
 
 
 async def test_a_slow_reader_holds_up_the_peer(serving, until):
-    class Slow(Noting):
+    class Slow(PartRecorder):
         async def on_stream(self, message):
             await self.gate.wait()
             await self.send(str(sum([len(part) async for part in message])))

@@ -7,16 +7,16 @@ import pytest
 from duck.contrib.websockets import Frame, OpCode, State, WebSocketView
 
 from ..support.peers import Peer
+from ..support.views import Noting
 
 
-class Waiting(WebSocketView):
+class Waiting(Noting):
     """Waits in its handlers for an event, and notes its hooks."""
 
     CLOSE_TIMEOUT = 30
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.events = []
         self.started = asyncio.Event()
         self.let_go = asyncio.Event()
 
@@ -328,7 +328,7 @@ async def test_on_close_may_be_declared_with_its_argument(connect):
 
 async def test_terminate_ends_a_connection_whose_peer_reads_slowly(connect, monkeypatch):
     """The transport is not called again after its end."""
-    monkeypatch.setattr("duck.contrib.websockets.protocol.hooks.Hooks.FLUSH_TIMEOUT", 0.05)
+    monkeypatch.setattr("duck.contrib.websockets.protocol.hooks.Hooks.FLUSH_TIMEOUT", 0.3)
 
     class View(Waiting):
         async def on_receive(self, message, opcode):
@@ -345,7 +345,7 @@ async def test_terminate_ends_a_connection_whose_peer_reads_slowly(connect, monk
         view.terminate()
         await peer.rest()
         await session.ended()
-        await asyncio.sleep(0.1)  # longer than any pending timer
+        await asyncio.sleep(0.4)  # longer than any pending timer
 
 
 @pytest.mark.parametrize("swallows", [False, True])

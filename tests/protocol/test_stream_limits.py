@@ -9,7 +9,7 @@ from duck.contrib.websockets import ConnectionClosed, OpCode, PayloadTooBig, Per
 from duck.contrib.websockets.testing import connect as connect_in_memory
 
 from ..support.frames import RSV1, frame
-from .stream_views import Noting, joined
+from .stream_views import PartRecorder, joined
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = OpCode
 ZEROS = 20_000_000
@@ -20,13 +20,13 @@ ZEROS = 20_000_000
 
 @pytest.mark.parametrize("compression", [False, True])
 async def test_the_limit_of_a_stream_is_its_own(compression):
-    class Limited(Noting):
+    class Limited(PartRecorder):
         MAX_FRAME_SIZE = 1000
         MAX_STREAM_SIZE = 500_000
 
     async with connect_in_memory(Limited, compression=compression, max_size=None) as ws:
         await ws.send(bytes(500_000), BINARY)
-        await ws.view.until(lambda events: "end" in events)
+        await ws.view.until(lambda: "end" in ws.view.events)
         assert joined(ws.view.events) == ["BINARY", bytes(500_000), "end"]
         with pytest.raises(ConnectionClosed, match="1009 message too big"):
             await ws.send(bytes(500_001), BINARY)
@@ -59,7 +59,7 @@ async def test_reading_a_whole_message_has_the_limit_of_whole_messages(log):
 
 @pytest.mark.in_memory
 async def test_a_rate_limit_counts_messages_not_parts():
-    class Limited(Noting):
+    class Limited(PartRecorder):
         RATE_LIMIT = 5
 
     async with connect_in_memory(Limited, compression=False) as ws:
@@ -67,7 +67,7 @@ async def test_a_rate_limit_counts_messages_not_parts():
             ws.send_raw(frame(opcode, b"x", False))
             await asyncio.sleep(0)
         ws.send_raw(frame(CONTINUATION) + frame(TEXT, b"next"))
-        await ws.view.until(lambda events: events[-2:] == ["next", "end"])
+        await ws.view.until(lambda: ws.view.events[-2:] == ["next", "end"])
         ws.send_raw(frame(TEXT, b"next") * 20)
         with pytest.raises(ConnectionClosed, match="1008 too many messages"):
             await ws.recv()
@@ -138,10 +138,10 @@ async def test_broken_compressed_data_closes_with_its_reason(payload, close, rea
     "message", [frame(BINARY), frame(BINARY, fin=False) + frame(CONTINUATION)], ids=["whole", "in parts"]
 )
 async def test_empty_messages_that_wait_are_bounded(message):
-    async with connect_in_memory(Noting, raise_errors=False) as ws:
+    async with connect_in_memory(PartRecorder, raise_errors=False) as ws:
         ws.view.gate.clear()
         ws.send_raw(message)
-        await ws.view.until(lambda events: events)
+        await ws.view.until(lambda: ws.view.events)
         tracemalloc.start()
         try:
             ws.send_raw(message * 10_000)

@@ -26,38 +26,49 @@ class Echo(WebSocketView):
 
 
 class Noting(WebSocketView):
-    """Notes `on_open`; the base of the other recorders."""
+    """Notes events; the base of the recorders."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.events: list[Any] = []
+        self.noted = asyncio.Event()
 
-    async def on_open(self) -> None:
-        self.events.append("open")
+    def note(self, event: Any) -> None:
+        self.events.append(event)
+        self.noted.set()
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Waits until an event makes the condition true."""
+        while not condition():
+            self.noted.clear()
+            await self.noted.wait()
 
 
 class Recorder(Noting):
-    """Notes its events, and echoes messages."""
+    """Notes its hooks, and echoes messages."""
 
     CLOSE_TIMEOUT = 30
 
+    async def on_open(self) -> None:
+        self.note("open")
+
     async def on_receive(self, message: bytes, opcode: OpCode) -> None:
-        self.events.append(message)
+        self.note(message)
         await self.send(message, opcode)
 
     async def on_close(self, frame: Frame | None = None) -> None:
-        self.events.append(("close", frame and frame.payload))
+        self.note(("close", frame and frame.payload))
 
 
-class OpcodeRecorder(Noting):
-    """Notes its events, with the opcode of each message, and echoes messages."""
+class OpcodeRecorder(Recorder):
+    """Notes the opcode of each message too."""
 
     async def on_receive(self, message: bytes, opcode: OpCode) -> None:
-        self.events.append((opcode.name, message))
+        self.note((opcode.name, message))
         await self.send(message, opcode)
 
     async def on_close(self, frame: Frame | None = None) -> None:
-        self.events.append(frame.payload if frame else None)
+        self.note(frame.payload if frame else None)
 
 
 class Listed(Echo):
@@ -73,28 +84,16 @@ class Listed(Echo):
         self.views.append(self)
 
 
-class Gates(WebSocketView):
+class Gates(Noting):
     """The handler of a message `name` waits until the gate `name` is opened. Starts and ends are noted."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.events: list[str] = []
-        self.noted = asyncio.Event()
         self.gates: dict[str, asyncio.Event] = {}
         self.running = self.most = 0
 
     def gate(self, name: str) -> asyncio.Event:
         return self.gates.setdefault(name, asyncio.Event())
-
-    def note(self, event: str) -> None:
-        self.events.append(event)
-        self.noted.set()
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        """Waits until an event makes the condition true."""
-        while not condition():
-            self.noted.clear()
-            await self.noted.wait()
 
     async def on_receive(self, message: bytes, opcode: OpCode) -> None:
         name = message.decode()

@@ -10,16 +10,13 @@ from duck.contrib.websockets import ConnectionClosed, WebSocketView
 from duck.contrib.websockets.client import WebSocketClient, connect
 from duck.contrib.websockets.testing import connect as memory
 
+from ..support import views
 from ..support.views import Echo
 
 in_memory = pytest.mark.in_memory
 
 
-class Noting(WebSocketView):
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.events = []
-
+class Noting(views.Noting):
     async def on_close(self, frame=None):
         self.events.append("on_close")
 

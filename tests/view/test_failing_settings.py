@@ -4,17 +4,18 @@ import asyncio
 
 import pytest
 
-from duck.contrib.websockets import OpCode, WebSocketView
+from duck.contrib.websockets import OpCode
+
+from ..support.views import Noting
 
 
-class Failing(WebSocketView):
+class Failing(Noting):
     """Its setting is valid until `broken` is set, and then gives that value, or raises it."""
 
     broken = ()
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.events = []
         self.release = asyncio.Event()
 
     def _computed(self, valid):

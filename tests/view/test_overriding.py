@@ -7,7 +7,7 @@ import pytest
 
 from duck.contrib.websockets import ConnectionClosed, Frame, OpCode, WebSocketView
 
-from ..support.views import Recorder
+from ..support.views import Noting, Recorder
 
 pytestmark = pytest.mark.in_memory
 
@@ -286,12 +286,8 @@ def noting(name):
     return hook
 
 
-class Base(WebSocketView):
+class Base(Noting):
     """Has no step of its own but `on_receive`."""
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.events = []
 
     async def on_receive(self, message, opcode):
         await self.send(message, opcode)
