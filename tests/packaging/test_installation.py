@@ -21,7 +21,8 @@ def installed():
         found = distribution("duck-websockets")
     except PackageNotFoundError:
         pytest.skip("duck-websockets is not installed")
-    if json.loads(found.read_text("direct_url.json") or "{}").get("dir_info", {}).get("editable"):
+    is_editable = json.loads(found.read_text("direct_url.json") or "{}").get("dir_info", {}).get("editable")
+    if is_editable or Path(found.locate_file("pyproject.toml")).exists():  # with `python -m pytest`, the source tree's
         pytest.skip("duck-websockets is installed in place")
     return found
 
