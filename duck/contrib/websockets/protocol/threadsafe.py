@@ -109,12 +109,12 @@ class _Call:
         self._owner = owner
         self._method = method
         self._args = args
-        self._result = result
+        self._result: _Result | None = result
 
     def __call__(self) -> None:
         loop = self._owner.loop
         task = start_task(loop, self._run())
-        if not task.done():
+        if self._result is not None and not task.done():
 
             def cancel(result: Future[Any]) -> None:
                 if result.cancelled() and not loop.is_closed():
@@ -136,8 +136,8 @@ class _Call:
             self._end(None, value)
 
     def _end(self, error: Exception | None, value: Any = None) -> None:
-        result = self._result
-        if result.done() or not result.set_running_or_notify_cancel():
+        result, self._result = self._result, None  # the traceback of its error refers to this object
+        if result is None or result.done() or not result.set_running_or_notify_cancel():
             return
         if error is None:
             result.set_result(value)
