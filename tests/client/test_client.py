@@ -102,9 +102,14 @@ async def test_every_kind_of_message_goes_both_ways(serving):
         ({"server_hostname": "x"}, "server_hostname is for wss"),
         ({"user_agent": 5}, "user_agent is a str or None, not 5"),
         ({"extensions": [1]}, "OFFERS is a mapping of names to a ClientOffer"),
+        ({"extensions": {"x-name": 1}}, "OFFERS has 1 for 'x-name': give a ClientOffer"),
+        ({"max_siz": 1}, "max_siz"),
+        ({"max_size": 0}, "MAX_FRAME_SIZE is bytes"),
+        ({"compression": "deflate"}, "COMPRESSION is True, False or a Compression"),
+        *(({"max_redirects": most}, "max_redirects is a number") for most in (True, "1", -1)),
     ],
 )
-async def test_unknown_options_are_refused(options, words):
+async def test_unknown_and_wrong_options_are_refused(options, words):
     with pytest.raises((TypeError, ValueError), match=words):
         await connect("ws://127.0.0.1:1/", **options)
 
@@ -383,18 +388,7 @@ async def test_a_client_works_on_a_loop_with_eager_tasks(serving, eager_tasks):
         assert await ws.recv() == "hello"
 
 
-def test_invalid_options_are_refused():
-    with pytest.raises(TypeError, match="max_siz"):
-        WebSocketClient("ws://localhost", max_siz=1)
-    with pytest.raises(ValueError, match="MAX_FRAME_SIZE is bytes"):
-        WebSocketClient("ws://localhost", max_size=0)
-    with pytest.raises(TypeError, match="COMPRESSION is True, False or a Compression"):
-        WebSocketClient("ws://localhost", compression="deflate")
-    with pytest.raises(TypeError, match="OFFERS has 1 for 'x-name': give a ClientOffer"):
-        WebSocketClient("ws://localhost", extensions={"x-name": 1})
-    for most in (True, "1", -1):
-        with pytest.raises(ValueError, match="max_redirects is a number"):
-            WebSocketClient("ws://localhost", max_redirects=most)
+def test_wrong_urls_and_settings_are_refused():
     with pytest.raises(ValueError, match="not a WebSocket URL"):
         connect("localhost").__await__().send(None)
     with pytest.raises(TypeError, match="a URL is a str, not None"):

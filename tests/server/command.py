@@ -1,6 +1,7 @@
 """Support for tests of the `duck` command: the applications in their folder, a client, and commands that fail."""
 
 import contextlib
+import importlib.util
 import json
 import subprocess
 import sys
@@ -8,6 +9,8 @@ import sys
 from websockets.sync.client import connect
 
 from ..support.commands import command, environment, run_command
+
+LOOPS = ["asyncio", *(["uvloop"] if importlib.util.find_spec("uvloop") else [])]
 
 ECHO = """
 from duck.contrib.websockets import WebSocketView

@@ -4,7 +4,6 @@ import asyncio
 import dataclasses
 import re
 import signal
-import socket
 import sys
 from pathlib import Path
 
@@ -20,11 +19,6 @@ from ..support.commands import Process, run_command
 from .command import ONE_VIEW, each_fails, echo
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals and Unix sockets")
-
-
-def client_of(address):
-    """A bare connection."""
-    return socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), 30)
 
 
 @pytest.mark.parametrize("target", ["echo.py", "echo:urlpatterns"])
@@ -78,7 +72,7 @@ def test_a_limit_is_an_option(folder):
 def test_the_access_log_is_switched_by_its_option_at_any_level(folder, arguments, is_on):
     with Process(folder, "echo.py", "--port", 0, *arguments) as process:
         assert echo(process.address) == "hello"
-        with client_of(process.address) as client:
+        with process.dial() as client:
             client.sendall(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n")
             assert client.recv(4096).startswith(b"HTTP/1.1 404 ")
         _, log = process.stop(signal.SIGTERM)
@@ -94,7 +88,7 @@ def test_options_allow_origins_and_hosts(folder):
         with pytest.raises(InvalidStatus) as caught:
             echo(process.address, origin="https://evil.test")
         assert caught.value.response.status_code == 403
-        with client_of(process.address) as client:
+        with process.dial() as client:
             client.sendall(b"GET / HTTP/1.1\r\nHost: evil.test\r\n\r\n")
             assert client.recv(4096).startswith(b"HTTP/1.1 421 ")
 

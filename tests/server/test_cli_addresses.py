@@ -20,15 +20,16 @@ from websockets.sync.client import connect, unix_connect
 from duck.server.listening.sockets import UnixListener
 
 from ..support.commands import Process, command, environment
-from .command import ONE_VIEW, SLOW, each_fails, echo, fails
+from .command import LOOPS, ONE_VIEW, SLOW, each_fails, echo, fails
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals and Unix sockets")
 
 
-def test_a_unix_socket_is_served_and_removed(folder):
-    with Process(folder, "echo.py", "--uds", "duck.sock") as process:
+@pytest.mark.parametrize(("options", "mode"), [((), 0o666), (("--uds-mode", "600"), 0o600)])
+def test_a_unix_socket_is_served_with_its_permissions_and_removed(folder, options, mode):
+    with Process(folder, "echo.py", "--uds", "duck.sock", *options) as process:
         assert process.address == "ws+unix:duck.sock"
-        assert stat.S_IMODE((folder / "duck.sock").stat().st_mode) == 0o666
+        assert stat.S_IMODE((folder / "duck.sock").stat().st_mode) == mode
         with unix_connect(str(folder / "duck.sock"), "ws://localhost/") as client:
             client.send("hello")
             assert client.recv() == "hello"
@@ -74,16 +75,11 @@ def test_a_server_does_not_remove_the_unix_socket_of_its_successor(folder):
     assert not (folder / "duck.sock").exists()
 
 
-def test_uds_mode_sets_the_permissions(folder):
-    with Process(folder, "echo.py", "--uds", "duck.sock", "--uds-mode", "600"):
-        assert stat.S_IMODE((folder / "duck.sock").stat().st_mode) == 0o600
-
-
 def test_a_star_listens_on_every_interface(folder):
     if not socket.has_dualstack_ipv6():
         pytest.skip("no IPv6 here")
     with Process(folder, "echo.py", "--host", "*", "--port", 0) as process:
-        port = process.address.rpartition(":")[2]
+        port = process.port
         assert process.address == f"ws://0.0.0.0:{port}"
         assert process.process.stdout.readline() == f"listening on ws://[::]:{port}\n"
         for host in ("127.0.0.1", "[::1]"):
@@ -96,8 +92,7 @@ def test_the_page_to_open_is_at_an_address_that_every_browser_can_open(folder, h
     """Those of every interface can be opened only on some systems."""
     (folder / "page.py").write_text("from duck.urls import path\nurlpatterns = [path('/page', lambda request: '')]\n")
     with Process(folder, "page.py", "--port", 0, "--host", host, "--workers", workers) as process:
-        port = process.address.rpartition(":")[2]
-        assert f"open http://{shown}:{port}/page in a browser\n" in iter(process.process.stdout.readline, "")
+        assert f"open http://{shown}:{process.port}/page in a browser\n" in iter(process.process.stdout.readline, "")
 
 
 def test_a_passed_file_descriptor_is_served(folder):
@@ -216,11 +211,9 @@ def test_clients_without_a_required_certificate_are_refused(folder, tls):
     assert "cannot use echo.py: " in fails(folder, "serve", "echo.py", *files[:4], "--ssl-ca-certs", "echo.py")
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-def test_certificates_are_read_again(folder, tls, loop):
+@pytest.mark.parametrize("loop", LOOPS)
+def test_certificates_are_read_again(folder, loop):
     """SIGHUP reads them; if that fails, the previous ones stay in use."""
-    if loop == "uvloop":
-        pytest.importorskip("uvloop")
     certificate, key = folder / "cert.pem", folder / "key.pem"
 
     def renew():
@@ -228,23 +221,22 @@ def test_certificates_are_read_again(folder, tls, loop):
         renewed.cert_chain_pems[0].write_to_path(certificate)
         renewed.private_key_pem.write_to_path(key)
 
-    def served(address):
-        host, port = address.removeprefix("wss://").split(":")
-        return ssl.get_server_certificate((host, int(port))).strip()
+    def served(process):
+        return ssl.get_server_certificate(("127.0.0.1", process.port)).strip()
 
     renew()
     files = ("--ssl-certfile", "cert.pem", "--ssl-keyfile", "key.pem")
     with Process(folder, "echo.py", "--port", 0, "--loop", loop, *files) as process:
-        assert served(process.address) == certificate.read_text().strip()
+        assert served(process) == certificate.read_text().strip()
         renew()
         process.process.send_signal(signal.SIGHUP)
         process.until_told("the certificates have been read again")
         before = certificate.read_text().strip()
-        assert served(process.address) == before
+        assert served(process) == before
         certificate.write_text("nonsense")
         process.process.send_signal(signal.SIGHUP)
         process.until_told("the certificates cannot be read again")
-        assert served(process.address) == before
+        assert served(process) == before
 
 
 def test_a_port_in_use_is_an_error_with_advice(folder):
@@ -272,8 +264,7 @@ def test_places_where_nothing_can_listen_are_errors(folder):
 def test_the_proxy_protocol_names_the_client(folder):
     arguments = ("echo.py", "--port", 0, "--proxy-protocol", "--trusted-proxies", "127.0.0.1")
     with Process(folder, *arguments) as process:
-        host, port = process.address.removeprefix("ws://").split(":")
-        with socket.create_connection((host, int(port))) as proxy:
+        with process.dial() as proxy:
             proxy.sendall(b"PROXY TCP4 192.0.2.1 192.0.2.2 4711 80\r\n")
             with connect(process.address, sock=proxy) as client:
                 client.send("hello")

@@ -1,6 +1,5 @@
 """The `duck` command in processes of its own: hangups, a container's first process, and a lack of threads."""
 
-import importlib.util
 import os
 import signal
 import subprocess
@@ -11,11 +10,9 @@ import pytest
 from websockets.sync.client import connect
 
 from ..support.commands import Process, command
-from .command import ONE_VIEW, SLOW, begun, echo, ignoring
+from .command import LOOPS, ONE_VIEW, SLOW, begun, echo, ignoring
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
-
-LOOPS = ["asyncio", *(["uvloop"] if importlib.util.find_spec("uvloop") else [])]
 
 
 @pytest.fixture(autouse=True)

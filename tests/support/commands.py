@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ from types import TracebackType
 
 import duck
 
-__all__ = ["ROOT", "Process", "command", "environment", "run_command"]
+__all__ = ["ROOT", "Process", "adjusted", "command", "environment", "run_command"]
 
 ROOT = Path(duck.__file__).parents[1]
 
@@ -33,6 +34,12 @@ def environment() -> dict[str, str]:
     variables = {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default", "PYTHONFAULTHANDLER": "1"}
     debugging = {"PYTHONDEVMODE", "PYTHONASYNCIODEBUG"}
     return {name: value for name, value in os.environ.items() if name not in debugging} | variables
+
+
+def adjusted(statements: str, *arguments: object) -> list[str]:
+    """The arguments of a process that runs `duck` after some statements, which change its constants."""
+    script = f"import sys; {statements}; from duck.server.cli import main; sys.exit(main())"
+    return [sys.executable, "-P", "-W", "error", "-c", script, *map(str, arguments)]
 
 
 class Process:
@@ -69,6 +76,15 @@ class Process:
     ) -> None:
         self.process.kill()
         self.process.communicate()
+
+    @property
+    def port(self) -> int:
+        """The port of the address."""
+        return int(self.address.rpartition(":")[2])
+
+    def dial(self) -> socket.socket:
+        """A bare connection."""
+        return socket.create_connection(("127.0.0.1", self.port), 30)
 
     def until_told(self, words: str) -> str:
         """Reads stderr up to a line with `words`, and returns the line; kills a process that does not write it soon."""

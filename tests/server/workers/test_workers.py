@@ -24,7 +24,7 @@ from duck.server.workers import worker_process
 from duck.server.workers.worker import Boot, _listen_to_supervisor
 from duck.server.workers.worker_process import WorkerProcess
 
-from ...support.commands import Process, command, environment, run_command
+from ...support.commands import Process, adjusted, command, environment, run_command
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
 
@@ -131,12 +131,10 @@ def test_a_worker_that_ends_is_replaced_once_its_application_can_be_imported_aga
 
 
 def test_a_worker_that_does_not_stop_is_killed(folder, client):
-    script = (
-        "import sys; from duck.server import options; from duck.server.workers import supervisor;"
-        " options._GRACE = supervisor._GRACE = 0.1; from duck.server.cli import main; sys.exit(main())"
-    )
-    options = ("--port", "0", "--workers", "2", "--shutdown-timeout", "0.1")
-    with Process(folder, words=[sys.executable, "-P", "-c", script, "serve", "app.py", *options]) as process:
+    hasty = "from duck.server import options; from duck.server.workers import supervisor"
+    hasty += "; options._GRACE = supervisor._GRACE = 0.1"
+    words = adjusted(hasty, "serve", "app.py", "--port", 0, "--workers", 2, "--shutdown-timeout", 0.1)
+    with Process(folder, words=words) as process:
         suspended = min(both(process.address, client))
         os.kill(suspended, signal.SIGSTOP)
         _, errors = process.stop(signal.SIGTERM)
@@ -275,8 +273,10 @@ def test_workers_that_die_again_and_again_are_given_up(folder):
     fade = "import asyncio; asyncio.get_running_loop().call_later(0.05, os._exit, 7); yield"
     (folder / "fading.py").write_text(APPLICATION.replace('yield "alive"', fade))
 
+    hasty = "from duck.server.workers import supervisor; supervisor._FIRST_PAUSE = 0.01"
+
     def serve(target):
-        return run_command(folder, "serve", target, "--port", 0, "--workers", 2)
+        return run_command(folder, words=adjusted(hasty, "serve", target, "--port", 0, "--workers", 2))
 
     with ThreadPoolExecutor() as pool:
         dying, fading = pool.map(serve, ["dying.py", "fading.py"])
@@ -387,8 +387,7 @@ def test_an_address_that_is_taken_is_an_error(folder):
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
     assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in result.stderr
     with Process(folder, "app.py", "--port", 0, "--workers", 2) as process:  # which others could join
-        port = process.address.rpartition(":")[2]
-        assert run_command(folder, "serve", "app.py", "--port", port, "--workers", 2).returncode == 2
+        assert run_command(folder, "serve", "app.py", "--port", process.port, "--workers", 2).returncode == 2
 
 
 SCRIPT = """
