@@ -107,6 +107,26 @@ async def test_another_loop_may_close_the_connection(connect):
         assert session.view.state is State.CLOSED
 
 
+async def test_another_thread_may_terminate_the_connection(connect):
+    ended = asyncio.Event()
+
+    class Waiting(Quiet):
+        async def on_receive(self, message, opcode):
+            await self.send("waits")
+            await asyncio.get_running_loop().create_future()
+
+        async def on_close(self, frame):
+            ended.set()
+
+    asyncio.get_running_loop().set_debug(True)  # the loop refuses calls from other threads
+    async with connect(Waiting) as session:
+        session.peer.send("a message")
+        assert await session.peer.message() == "waits"
+        await elsewhere(session.view.terminate)
+        assert await session.peer.closing() == (1001, "")
+        await ended.wait()
+
+
 async def test_errors_reach_the_calling_thread_and_are_not_logged_too(connect, log):
     async with connect(Quiet) as session:
         view = session.view

@@ -473,9 +473,17 @@ class WebSocketEndpoint:
             await protocol.until_lost()
 
     def terminate(self) -> None:
-        """Closes the connection with 1001, without waiting for the peer, and cancels the handlers."""
-        if self._protocol is not None:
-            self._protocol.terminate()
+        """Closes the connection with 1001, without waiting for the peer, and cancels the handlers.
+
+        May be called from any thread.
+        """
+        protocol = self._protocol
+        if protocol is None:
+            return
+        if protocol.is_elsewhere and not protocol.loop.is_closed():
+            protocol.loop.call_soon_threadsafe(protocol.terminate)
+        else:
+            protocol.terminate()
 
     def _shut_down(self, code: int, timeout: float) -> None:
         if self._protocol is not None:

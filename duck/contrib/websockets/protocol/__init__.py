@@ -99,8 +99,9 @@ Invariants
 Threads and callers
 ===================
 
-- From any thread: `broadcast`; and `send`, `send_frame`, `ping`, `send_close`, `close` and `safe_close` of an endpoint,
-  which `call_threadsafe` schedules in the thread of the loop. All other calls belong to the thread of the loop.
+- From any thread: `broadcast`; `send`, `send_frame`, `ping`, `send_close`, `close` and `safe_close` of an endpoint,
+  which `call_threadsafe` schedules in the thread of the loop; and its `terminate`. All other calls belong to the thread
+  of the loop.
 - From a callback of the loop, with no task running: `deliver`, `drain`, `resume`, `buffer_updated`,
   `codec.waiter.Waiter.wake`.
 - From tasks: all public methods of an endpoint. `Waiter.wake_soon`, `Waiter.fail` and `call_soon` schedule the
