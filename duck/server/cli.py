@@ -12,7 +12,7 @@ from duck.commands.arguments import add_bench_options, add_connection_options
 from duck.contrib.websockets import __version__
 from duck.stdio import drop_output, prepare_standard_files
 
-from .application.target import load
+from .application.target import current_folder, load
 from .arguments import Parser, add_serve_options, log_options, options
 from .errors import ServingError
 from .listening.accept import BACKLOG
@@ -124,7 +124,7 @@ def _serve(arguments: argparse.Namespace) -> None:
             run_target(target, options(arguments), _sockets(arguments), make_context, arguments.loop)
         else:
             job = Job(arguments.target, options(arguments), arguments.loop, make_context, logs)
-            folders = [Path.cwd(), Path(arguments.target).parent.absolute()] if arguments.reload else []
+            folders = [current_folder(), Path(arguments.target).parent.absolute()] if arguments.reload else []
             supervise(job, _sockets(arguments), arguments.workers, list(dict.fromkeys(folders)))
     except OSError as error:
         raise _cannot_listen(arguments, error) from error

@@ -119,6 +119,13 @@ def test_a_module_that_would_serve_itself_is_refused(folder):
         assert f"RuntimeError: {words} (" in errors.splitlines()[-1]
 
 
+@pytest.mark.parametrize("target", [["echo"], ["echo.py", "--reload"], ["echo", "--workers", "2"]])
+def test_a_current_folder_that_has_been_removed_is_an_error(folder, target):
+    leaving = 'mkdir gone; cd gone; rmdir ../gone; exec "$@"'
+    line = fails(folder, words=["sh", "-c", leaving, "sh", sys.executable, "-P", "-m", "duck", "serve", *target])
+    assert line == "duck: the current folder has been removed; change to another one\n"
+
+
 def test_an_application_beside_the_package_is_not_taken_for_a_part_of_it(folder):
     (folder / "duck").symlink_to(ROOT / "duck")
     (folder / "duckling.py").write_text("raise ValueError('quack')\n")

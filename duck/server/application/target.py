@@ -16,7 +16,7 @@ from duck.views import View
 from ..errors import ServingError
 from .routes import UVICORN, Routes, is_asgi
 
-__all__ = ["Target", "TargetError", "is_importing", "load"]
+__all__ = ["Target", "TargetError", "current_folder", "is_importing", "load"]
 
 # `importlib` has no file in some frozen programs.
 _OURS = (str(Path(__file__).parents[2]) + os.sep, importlib.import_module.__code__.co_filename, "<frozen importlib")
@@ -64,6 +64,18 @@ def load(target: str) -> Target:
     except AttributeError:
         raise TargetError(f"{name} has no {attribute!r}; check the name behind the colon") from None
     return _checked(target, found, module)
+
+
+def current_folder() -> Path:
+    """Returns the current folder.
+
+    Raises:
+        TargetError: It has been removed, as that of an earlier release of the application.
+    """
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise TargetError("the current folder has been removed; change to another one") from None
 
 
 def is_importing() -> bool:
@@ -144,7 +156,7 @@ def _import_nameless(path: Path) -> ModuleType:
 def _import_module(name: str, target: str) -> ModuleType:
     if not all(part.isidentifier() for part in name.split(".")) or Path(name).is_file():
         raise TargetError(f"{target!r} names no module; give the path of a Python file, or a module's name")
-    sys.path.insert(0, str(Path.cwd()))
+    sys.path.insert(0, str(current_folder()))
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
