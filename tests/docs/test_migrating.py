@@ -33,7 +33,7 @@ def fence(request):
     return request.param
 
 
-async def test_websockets(fence):
+async def test_the_chats_of_websockets_and_of_the_view_behave_alike(fence):
     names = chat("websockets", fence)
 
     async def talk(url):
@@ -56,7 +56,7 @@ async def test_websockets(fence):
 
 
 @pytest.mark.parametrize(("section", "name"), [("Starlette and FastAPI", "app"), ("Django Channels", "application")])
-async def test_asgi_applications(section, name, fence, monkeypatch):
+async def test_the_rooms_of_asgi_applications_and_of_the_view_behave_alike(section, name, fence, monkeypatch):
     app = chat(section, fence)[name]
     if section == "Django Channels":
         conf, layers = importlib.import_module("django.conf"), importlib.import_module("channels.layers")
@@ -72,7 +72,7 @@ async def test_asgi_applications(section, name, fence, monkeypatch):
         await memory(app, "/rooms/tea")
 
 
-def test_tests_with_the_client_of_starlette(fence):
+def test_tests_with_the_client_of_starlette_pass_for_both(fence):
     """They pass for the endpoint and for the view."""
     pytest.importorskip("httpx2")
     from starlette.testclient import TestClient, WebSocketDenialResponse
@@ -117,7 +117,7 @@ def test_socket_io(fence):
     asyncio.run(before() if fence == "py" else after())
 
 
-def test_duck_framework(fence, capsys):
+def test_the_chats_of_duck_framework_and_of_the_view_behave_alike(fence, capsys):
     with memory(chat("Duck Framework", fence)["Chat"]) as ws:
         ws.send("hello")
         assert ws.recv() == "hello"

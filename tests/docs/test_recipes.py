@@ -116,7 +116,7 @@ async def test_a_client_with_hooks_connects_again_until_an_error_is_final(execut
     assert (feed.last, feed.gaps) == (1008, 1)
 
 
-async def test_a_client_in_synchronous_code(execute, capsys):
+async def test_a_client_in_synchronous_code_prints_its_answer(execute, capsys):
     ask = execute(block("def ask"))["ask"]
     async with serve(execute(block("class Shout(WebSocketView):"))["urlpatterns"], port=0) as server:
         await asyncio.to_thread(ask, f"{server.addresses[0]}/shout/lobby")
@@ -166,7 +166,7 @@ async def test_an_upload_in_slices_can_be_stopped(folder):
         assert int(stopped.split()[2]) < len(CONTENT)
 
 
-def test_messages_of_several_types(execute):
+def test_messages_are_answered_by_their_type(execute):
     with memory(execute(block("class Typed"))["Typed"]) as ws:
         for message, answer in [
             ('{"type": "add", "numbers": [1, 2]}', {"sum": 3}),

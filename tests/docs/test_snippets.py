@@ -35,7 +35,7 @@ def test_a_block_runs(snippet, execute):
             value()
 
 
-def test_fixtures_and_unittest(folder):
+def test_the_tests_with_a_fixture_and_of_unittest_pass(folder):
     """The tests that need a runner."""
     for name, word in ("test_fixture.py", "def ws()"), ("test_case.py", "class ShoutTest"):
         (folder / name).write_text(block(word))
@@ -61,7 +61,7 @@ async def test_an_endpoint_with_dependencies_serves_a_view(execute, serving_asgi
             await connect(f"ws://127.0.0.1:{server.port}/greeter/tea")
 
 
-def test_views_in_front_of_an_application(folder, execute):
+def test_views_in_front_of_an_application_take_their_paths(folder, execute):
     names = execute(block("class WithViews"))
     shout = execute(block("class Shout(WebSocketView):"))["Shout"]
 
@@ -163,7 +163,7 @@ async def test_with_the_defaults_a_lost_client_is_noticed_within_the_stated_time
         assert earliest <= seconds <= latest + 1.5  # the deadline of the closing handshake is a little late
 
 
-def test_a_token_in_the_first_message(execute):
+def test_a_token_in_the_first_message_admits_a_client(execute):
     view = execute(block("class Signed"))["Signed"]
     for word, answer in ("s3cret", "alice: hello"), ("guess", 4001), (None, 4001):
         with memory(view, loop_factory=VirtualTimeLoop, timeout=10) as ws:
@@ -185,7 +185,7 @@ def test_a_base_class_logs_every_message(execute, caplog):
     assert found == ["received TEXT b'hello'", "sends TEXT b'hello'"]
 
 
-async def test_the_page_that_shows_connections_and_tasks(execute):
+async def test_a_page_shows_connections_and_tasks(execute):
     inside = execute(block("def inside"))["urlpatterns"]
 
     class Waiting(WebSocketView):
@@ -255,14 +255,14 @@ async def test_an_upload_resumes_while_the_server_has_the_lost_connection(folder
     assert (view.FOLDER / name).read_bytes() == b"quack"
 
 
-async def test_the_first_view_as_a_file(folder):
+async def test_the_first_view_is_served_as_a_file(folder):
     with serving(folder / "shout.py", "--log-level", "warning") as server:
         async with websockets.connect(server.url("/shout/lobby")) as peer:
             await peer.send("quack")
             assert await peer.recv() == "QUACK"
 
 
-def test_serving_from_code(execute, capsys):
+def test_serving_from_code_prints_the_address(execute, capsys):
     execute(block("print(server.addresses)"))
     assert re.fullmatch(r"\['ws://127\.0\.0\.1:\d+'\]\n", capsys.readouterr().out)
 
@@ -286,7 +286,7 @@ async def said(view, *lines, **options):
             return [*answers, peer.close_code]
 
 
-def test_a_dialogue(execute, run):
+def test_a_dialogue_admits_the_right_password_only(execute, run):
     login = execute(block("class Login"))["Login"]
     assert run(said(login, "duck", "quack")) == ["name?", "password?", "welcome", 1000]
     assert run(said(login, "duck", "moo")) == ["name?", "password?", "no", 1000]
@@ -300,7 +300,7 @@ def test_a_dialogue(execute, run):
         ("Basic", 401, {"Authorization": "Basic YWxpY2U6cXVhY2s="}, None),
     ],
 )
-async def test_users(execute, name, status, headers, greeting):
+async def test_a_view_admits_known_users_only(execute, name, status, headers, greeting):
     view = execute(block(f"class {name}"))[name]
     async with serve(view, port=0) as server:
         with pytest.raises(websockets.InvalidStatus, match=str(status)):
@@ -310,7 +310,7 @@ async def test_users(execute, name, status, headers, greeting):
                 assert await peer.recv() == greeting
 
 
-async def test_hosting_on_a_transport(execute):
+async def test_a_view_is_hosted_on_a_transport(execute):
     host = execute(block("async def host"))["host"]
 
     class Head(asyncio.Protocol):
@@ -337,7 +337,7 @@ async def test_hosting_on_a_transport(execute):
         await peer.close()
 
 
-def test_an_extension(execute):
+def test_an_extension_reverses_payloads_and_turns_them_back(execute):
     extension = execute(block("class Mirror"))["Mirror"].EXTENSIONS["x-reverse"]([])
     encoded = extension.encode(Frame(OpCode.TEXT, payload=b"quack"))
     assert (encoded.payload, encoded.rsv1) == (b"kcauq", True)
@@ -359,7 +359,7 @@ def test_the_command_of_the_container_serves(folder):
         assert process.wait(30) == 0
 
 
-async def test_a_lifespan(execute, capsys):
+async def test_a_view_counts_in_the_state_of_a_lifespan_which_prints_it(execute, capsys):
     page = execute(block("class Count(WebSocketView)"))
     async with (
         serve(page["urlpatterns"], port=0, lifespan=page["lifespan"]) as server,
@@ -370,7 +370,7 @@ async def test_a_lifespan(execute, capsys):
     assert capsys.readouterr().out == "handled 1\n"
 
 
-async def test_groups(execute):
+async def test_members_of_a_room_get_the_messages_of_each_other(execute):
     urlpatterns = execute(block("/rooms/<name>"))["urlpatterns"]
     async with (
         serve(urlpatterns, port=0) as server,
@@ -405,7 +405,7 @@ async def test_a_client_catches_up_after_a_reconnection(execute, until, capsys):
     assert printed == ["first", "missed", "last"]
 
 
-async def test_presence(execute):
+async def test_members_are_told_who_is_present_and_who_joins(execute):
     view = execute(block("def announce"))["Room"]
     async with serve(view, port=0) as server, websockets.connect(server.addresses[0]) as peer:
         told = [json.loads(await peer.recv()) for _ in range(2)]

@@ -127,7 +127,7 @@ async def test_groups_are_spread_over_the_masters(cluster, meet):
             pass
 
 
-async def test_a_slot_that_moves_to_another_master(cluster, meet):
+async def test_members_are_told_of_a_slot_that_moves_to_another_master(cluster, meet):
     """Members get `on_gap`, and publishers are not affected."""
     url = f"redis+cluster://127.0.0.1:{cluster[0].port}"
     rooms, writer = Groups(url), Groups(url)
@@ -143,7 +143,7 @@ async def test_a_slot_that_moves_to_another_master(cluster, meet):
     await rooms.close()
 
 
-async def test_a_master_that_is_killed_and_comes_back(cluster, meet):
+async def test_groups_of_a_killed_master_wait_for_it_and_others_are_served(cluster, meet):
     url = f"redis+cluster://127.0.0.1:{cluster[0].port}"
     rooms, writer, hasty = Groups(url, timeout=20), Groups(url, timeout=20), Groups(url, timeout=0.3)
     await asyncio.to_thread(writer.publish_sync, NAMES[0], "connected before")
@@ -173,7 +173,7 @@ async def test_a_master_that_is_killed_and_comes_back(cluster, meet):
     await rooms.close()
 
 
-async def test_a_cluster_that_is_away(meet, log):
+async def test_publishing_to_a_cluster_that_is_away_is_an_error(meet, log):
     pytest.importorskip("redis")
     rooms = Groups("redis+cluster://127.0.0.1:1", timeout=0.3)
     async with meet(rooms, "lobby", 1) as (_, (peer,)):
@@ -219,7 +219,7 @@ def announce(change):
     return json.dumps([len(change.joined), -len(change.left)])
 
 
-async def test_history_and_presence_on_all_masters(cluster, until):
+async def test_history_and_presence_are_kept_on_all_masters(cluster, until):
     """Members catch up after all subscribers were killed, so `on_gap` is not called."""
     names = [*NAMES[:9], "{tag} of their own", "a}b", "50% of {"]
     url = f"redis+cluster://127.0.0.1:{cluster[0].port}"
@@ -252,7 +252,7 @@ async def test_history_and_presence_on_all_masters(cluster, until):
     await rooms.close()
 
 
-async def test_a_slot_that_moves_with_its_history(cluster, until):
+async def test_no_message_is_lost_while_a_slot_moves_with_its_history(cluster, until):
     """Publishers wait for the end of the move; members get all messages once and in order, without a gap."""
     url = f"redis+cluster://127.0.0.1:{cluster[0].port}"
     rooms, writer = Groups(url, history=100), Groups(url, history=100)

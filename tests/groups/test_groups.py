@@ -102,7 +102,7 @@ async def test_a_member_of_many_groups_joins_and_leaves_at_the_cost_of_one():
     assert rooms.names() == []
 
 
-async def test_joining_and_leaving_twice(rooms, meet):
+async def test_joining_and_leaving_twice_is_as_once(rooms, meet):
     async with meet(rooms, "lobby", 2) as (views, peers):
         await rooms.join(views[0], "lobby")
         await rooms.join(views[0], "second")
@@ -167,7 +167,7 @@ async def test_a_view_that_is_not_open_cannot_join(rooms, connect):
         assert rooms.count("lobby") == 0
 
 
-async def test_publishing_from_synchronous_code(new_groups, meet):
+async def test_messages_of_synchronous_code_arrive_in_order(new_groups, meet):
     """A task queue publishes so; it has no server, and creates groups of its own."""
     async with meet(new_groups(), "lobby", 2) as (_, peers):
         writer = new_groups()
@@ -182,7 +182,7 @@ async def test_publishing_from_synchronous_code(new_groups, meet):
         await writer.close()
 
 
-async def test_several_loops_of_a_process(rooms, meet):
+async def test_members_and_publishers_may_be_in_several_loops(rooms, meet):
     """Members in two loops, each with publishers; and a member that is made to join from the other loop."""
     home = asyncio.get_running_loop()
     async with meet(rooms, "lobby", 1) as (views, peers):
@@ -208,7 +208,7 @@ async def test_several_loops_of_a_process(rooms, meet):
         assert await peers[0].message() == "last"
 
 
-async def test_the_order_of_each_publisher(rooms, meet):
+async def test_the_order_of_each_publisher_is_kept(rooms, meet):
     async with meet(rooms, "lobby", 2) as (_, peers):
 
         async def publish(name):
@@ -222,7 +222,7 @@ async def test_the_order_of_each_publisher(rooms, meet):
                 assert [int(number) for who, number in messages if who == name] == list(range(100))
 
 
-async def test_groups_on_uvicorn(rooms, serving_asgi, dial, ws):
+async def test_members_on_uvicorn_get_the_messages_of_a_page_and_of_the_program(rooms, serving_asgi, dial, ws):
     """A view beside an ASGI application, on our protocol and on another; an HTTP route publishes."""
 
     class Member(WebSocketView):
@@ -261,7 +261,7 @@ steps = st.one_of(
 
 @given(schedule=st.lists(steps, max_size=30))
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_order_of_steps(shared_or_memory, schedule):
+def test_any_order_of_steps_gives_the_messages_of_a_model(shared_or_memory, schedule):
     """A model of sets and lists gives each member the same messages."""
     asyncio.run(_follow(shared_or_memory(), schedule))
 
@@ -305,7 +305,7 @@ async def _follow(rooms, schedule):
     await rooms.close()
 
 
-async def test_a_broker_of_ones_own(log):
+async def test_a_broker_of_ones_own_needs_three_methods(log):
     """A broker consists of three methods and a handler."""
 
     class Echo:
@@ -347,7 +347,7 @@ async def test_a_broker_of_ones_own(log):
     ]
 
 
-def test_messages_on_their_way():
+def test_a_message_is_read_back_from_its_bytes():
     message = Message(2, b"\x00payload", b"8 bytes!", 7)
     copy = Message.from_bytes(message.to_bytes())
     assert (copy.opcode, copy.payload, copy.origin, copy.excluded) == (2, b"\x00payload", b"8 bytes!", 7)
@@ -402,7 +402,7 @@ async def test_a_member_of_a_loop_that_has_ended_cannot_join(rooms):
         await rooms.join(Sink(loop), "lobby")
 
 
-async def test_the_loop_of_a_member_ends_while_it_joins():
+async def test_a_member_whose_loop_ends_while_it_joins_is_refused():
     """The caller is not cancelled: it gets ConnectionClosed."""
     begun = threading.Event()
 

@@ -109,7 +109,7 @@ async def test_a_member_that_the_broker_refuses_is_not_added(since):
     assert rooms.count("lobby") == 0
 
 
-async def test_a_history_that_does_not_reach_back(new_rooms):
+async def test_a_join_whose_history_does_not_reach_back_is_incomplete(new_rooms):
     rooms = new_rooms(history=1)
     first = await rooms.publish("lobby", "first")
     for number in range(300):
@@ -296,7 +296,7 @@ async def test_members_catch_up_by_themselves(own_redis, until):
     await writer.close()
 
 
-async def test_a_server_that_has_lost_the_history(own_redis, until):
+async def test_a_gap_is_reported_where_the_server_has_lost_the_history(own_redis, until):
     own_redis.start()
     rooms = Groups(own_redis.url, history=1000)
     one = Sink()
@@ -312,7 +312,7 @@ async def test_a_server_that_has_lost_the_history(own_redis, until):
     await rooms.close()
 
 
-async def test_a_server_that_has_kept_the_history(tmp_path, until):
+async def test_members_catch_up_where_the_server_has_kept_the_history(tmp_path, until):
     server = RedisServer(tmp_path, "--appendonly", "yes", "--appendfsync", "always")
     try:
         server.start()

@@ -68,7 +68,7 @@ async def test_presence_lists_members_of_all_processes(new_rooms, until):
     await there.close()
 
 
-async def test_the_end_of_all_members_at_once(new_rooms, until):
+async def test_the_end_of_all_members_at_once_is_announced(new_rooms, until):
     here, there = new_rooms(), new_rooms()
     watcher, sinks = Sink(), [Sink() for _ in range(50)]
     await here.join(watcher, "lobby")
@@ -278,7 +278,7 @@ async def test_leases_are_renewed_while_the_memory_is_full(own_redis):
         await rooms.close()
 
 
-async def test_the_cost_of_staying_present(own_redis):
+async def test_staying_present_costs_a_command_for_a_group(own_redis):
     """A renewal costs one command for a group, for any number of members."""
     own_redis.start()
     rooms = Groups(own_redis.url, presence_ttl=0.6)
@@ -294,7 +294,7 @@ async def test_the_cost_of_staying_present(own_redis):
 
 
 @pytest.mark.usefixtures("quick_renewals")
-async def test_a_server_that_has_lost_its_data(own_redis, until):
+async def test_entries_return_to_a_server_that_has_lost_its_data(own_redis, until):
     """The entries return, without an announcement of members who left or joined."""
     own_redis.start()
     made = [Groups(own_redis.url, announce=announce) for _ in range(2)]

@@ -109,7 +109,7 @@ async def test_a_publisher_that_gives_up_has_not_published(own_redis, meet):
     await rooms.close()
 
 
-def test_publish_sync_where_no_server_is():
+def test_publish_sync_raises_an_error_where_no_server_is():
     urls = ["redis://127.0.0.1:1", "redis+sentinel://127.0.0.1:1/main", "redis+cluster://127.0.0.1:1"]
     with ThreadPoolExecutor() as pool:
         publishing = [pool.submit(Groups(url, timeout=0.3).publish_sync, "lobby", "to nobody") for url in urls]
@@ -202,7 +202,7 @@ def test_a_refusal_by_the_server_publishes_nothing(run, own_redis):
         run(demoted(admin))
 
 
-async def test_a_user_with_few_rights(own_redis, monkeypatch, log, until):
+async def test_a_user_with_few_rights_publishes_and_receives(own_redis, monkeypatch, log, until):
     """A PING that is refused to an idle connection does not end it; the log has a refusal of presence, once."""
     monkeypatch.setattr(Subscriber, "IDLE_TIMEOUT", 0.05)
     monkeypatch.setattr("duck.contrib.websockets.groups.redis.publisher.SURE", 0.05)

@@ -44,7 +44,7 @@ async def test_two_connections_for_a_loop_one_for_a_thread_and_one_subscription_
     await rooms.close()
 
 
-async def test_a_server_that_is_away_at_the_start(own_redis, meet, log):
+async def test_members_of_a_server_that_is_away_at_the_start_are_told_once_it_is_there(own_redis, meet, log):
     """Members join, and get `on_gap` once the server is there; the log has one line, for any duration."""
     rooms, hasty = Groups(own_redis.url), Groups(own_redis.url, timeout=0.3)
     async with meet(rooms, "lobby", 2) as (_, peers):
@@ -115,7 +115,7 @@ async def test_each_kind_of_error_of_a_server_is_logged_once(own_redis, log, unt
     assert "AUTH" in refused
 
 
-async def test_a_server_that_is_killed_and_comes_back(own_redis, meet, log):
+async def test_a_server_that_is_killed_and_comes_back_costs_a_gap_and_no_connection(own_redis, meet, log):
     """Connections stay open, every member gets `on_gap`, and messages are delivered again within three seconds."""
     own_redis.start()
     rooms = Groups(own_redis.url, timeout=5)
@@ -142,7 +142,7 @@ async def test_a_server_that_is_killed_and_comes_back(own_redis, meet, log):
     await rooms.close()
 
 
-async def test_a_server_that_does_not_answer(own_redis, meet, monkeypatch, log):
+async def test_no_call_waits_beyond_the_timeout_for_a_server_that_does_not_answer(own_redis, meet, monkeypatch, log):
     """A handler waits for at most the timeout."""
     monkeypatch.setattr(Subscriber, "IDLE_TIMEOUT", 0.1)
     for module in ("publisher", "sync"):  # a slow machine would check first
@@ -295,7 +295,7 @@ async def message_of(peer, *words):
     return message
 
 
-async def test_two_processes_and_a_redis_that_is_killed(own_redis, dial):
+async def test_members_of_two_processes_get_each_message_once_but_for_a_killed_redis(own_redis, dial):
     """Every message comes once to each member, in each publisher's order; a kill of Redis is told to all.
 
     The members of a process that is killed leave, and are told to have left, once.

@@ -60,7 +60,7 @@ async def test_a_replica_is_not_taken_for_the_master(servers):
     await nowhere.close()
 
 
-async def test_a_failover(servers, meet):
+async def test_members_and_publishers_follow_a_failover(servers, meet):
     """Connections stay, members are told of the gap, and messages pass through the new master, from threads too."""
     master, _, sentinel = servers
     url = f"redis+sentinel://:{PASSWORD}@127.0.0.1:{free_port()},127.0.0.1:{sentinel.port}/main/1"

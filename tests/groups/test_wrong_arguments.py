@@ -94,7 +94,7 @@ def test_an_error_quotes_the_beginning_of_a_wrong_id():
         (TypeError, "stamp is a function that takes the payload", {"stamp": "id", "history": 5}),
     ],
 )
-def test_wrong_arguments(error, words, options):
+def test_wrong_arguments_of_groups_are_refused(error, words, options):
     if "broker" in options:
         pytest.importorskip("redis")
     with pytest.raises(error, match=words):
