@@ -3,6 +3,7 @@
 import asyncio
 import os
 import threading
+import weakref
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -42,6 +43,21 @@ async def test_publish_may_exclude_a_member(rooms, meet):
         await rooms.leave(views[0], "lobby")
         await rooms.publish("lobby", "three", exclude=views[0])
         assert await peers[1].message() == "three"
+
+
+async def test_a_group_keeps_no_member_that_has_left():
+    rooms = Groups()
+    stays, leaves, ends = Sink(), Sink(), Sink()
+    for member in (stays, leaves, ends):
+        await rooms.join(member, "lobby", data={})
+        await rooms.publish("lobby", "to the others", exclude=member)
+    await rooms.leave(leaves, "lobby")
+    ends.end()
+    gone = weakref.ref(leaves), weakref.ref(ends)
+    del leaves, ends, member
+    assert [reference() for reference in gone] == [None, None]
+    await rooms.publish("lobby", "to the rest")
+    assert stays.messages == ["to the others"] * 2 + ["to the rest"]
 
 
 async def test_a_client_is_a_member(rooms, serving, until):

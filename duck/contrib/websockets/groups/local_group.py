@@ -54,10 +54,8 @@ class LocalGroup:
 
     Attributes:
         alone: A tuple of the group's name, which `Hub.names` shares among all members of only this group.
-        members: The members in the order of their joins. The value is the id of the entry of a present member, or else
-            the number of a member that a message has excluded, or None.
+        members: The members in the order of their joins, as the keys of a dict.
         recovering: The messages that have arrived for members that wait for their history.
-        early: The values of those members, in place of `members`.
         floors: The last message of a member's history, for members that got it before the same message arrived.
         seen: The id of the last message that was received, or that preceded the first member.
         floor: The last message of the history with which all members have caught up.
@@ -68,12 +66,14 @@ class LocalGroup:
     """
 
     __slots__ = (
+        "_entries",
         "_new_number",
+        "_numbered",
+        "_numbers",
         "_origin",
         "_stamp",
         "alone",
         "breaks",
-        "early",
         "floor",
         "floors",
         "members",
@@ -90,9 +90,11 @@ class LocalGroup:
         self._origin = origin
         self._new_number = new_number
         self.breaks = 0
-        self.members: dict[Member, str | int | None] = {}
+        self.members: dict[Member, None] = {}
         self.recovering: dict[Member, list[Message]] = {}
-        self.early: dict[Member, str | int] = {}
+        self._numbers: dict[Member, int] = {}  # of members that a message has excluded, or that are present
+        self._numbered: dict[int, Member] = {}  # the inverse
+        self._entries: dict[Member, str] = {}  # the ids of the entries of present members
         self.floors: dict[Member, MessageId] = {}
         self.seen: MessageId | None = None
         self.floor: MessageId | None = None
@@ -112,49 +114,30 @@ class LocalGroup:
         """Whether the connection is a member."""
         return member in self.members or member in self.recovering
 
-    def entry(self, member: Member) -> str | None:
-        """Returns the id of the entry of a member; None if it is not present."""
-        value = self._value(member)
-        return value if isinstance(value, str) else None
-
     def number(self, member: Member) -> int:
         """Returns the number of a member, by which messages exclude it; a new one at first."""
-        value = self._value(member)
-        if isinstance(value, str):
-            return int(value.partition(".")[2], 16)
-        if value is None:
-            value = self._new_number()
-            self._set_value(member, value)
-        return value
+        number = self._numbers.get(member)
+        if number is None:
+            number = self._numbers[member] = self._new_number()
+            self._numbered[number] = member
+        return number
 
     def make_present(self, member: Member) -> str:
         """Returns the id of the entry of a member; a new one if it was not present."""
-        entry = self.entry(member)
+        entry = self._entries.get(member)
         if entry is None:
-            entry = self._entry_of(self.number(member))
-            self._set_value(member, entry)
+            entry = self._entries[member] = f"{self._origin.hex()}.{self.number(member):x}"
         return entry
-
-    def _entry_of(self, number: int) -> str:
-        return f"{self._origin.hex()}.{number:x}"
-
-    def _value(self, member: Member) -> str | int | None:
-        return self.members.get(member) or self.early.get(member)
-
-    def _set_value(self, member: Member, value: str | int) -> None:
-        if member in self.members:
-            self.members[member] = value
-        else:
-            self.early[member] = value
 
     def remove(self, member: Member) -> str | None:
         """Removes a member; returns the id of its entry if it was present."""
-        entry = self.entry(member)
+        self.members.pop(member, None)
         self.recovering.pop(member, None)
         self.floors.pop(member, None)
-        self.members.pop(member, None)
-        self.early.pop(member, None)
-        return entry
+        number = self._numbers.pop(member, None)
+        if number is not None:
+            del self._numbered[number]
+        return self._entries.pop(member, None)
 
     def forget_floors(self, kept: Sequence[Message]) -> None:
         """Forgets the deliveries of messages that an older copy of the server lacks: it may assign their ids again.
@@ -211,25 +194,25 @@ class LocalGroup:
 
     def _receivers(self, message: Message) -> list[Member]:
         excluded = self._excluded(message)
-        if not self.floors and not excluded:
+        if not self.floors and excluded is None:
             return list(self.members)
-        skipped = set()
+        receivers = self.members.copy()
+        if excluded is not None:
+            receivers.pop(excluded, None)
         for member, floor in list(self.floors.items()):
             if message.id is not None and floor.covers(message.id):
-                skipped.add(member)
+                receivers.pop(member, None)
             elif message.id is None or not floor.follows_epoch_of(message.id):
                 del self.floors[member]
-        return [member for member, value in self.members.items() if value not in excluded and member not in skipped]
+        return list(receivers)
 
-    def _excluded(self, message: Message) -> tuple[int | str, ...]:
-        """Returns the values in `members` by which a message excludes a member; none if it is of another loop."""
-        if not message.excluded or message.origin != self._origin:
-            return ()
-        return message.excluded, self._entry_of(message.excluded)
+    def _excluded(self, message: Message) -> Member | None:
+        """Returns the member that does not get a message; None if it is of another loop, or has left."""
+        return self._numbered.get(message.excluded) if message.origin == self._origin else None
 
     def send_missed(self, member: Member, message: Message) -> None:
         """Delivers a message of the history to a member."""
-        if self._value(member) in self._excluded(message):
+        if member is self._excluded(message):
             return
         prepared = self._prepared(message)
         if prepared is not None:
@@ -255,7 +238,7 @@ class LocalGroup:
             last: The last message of its history.
         """
         waiting = self.recovering.pop(member)
-        self.members[member] = self.early.pop(member, None)
+        self.members[member] = None
         for message in missed:
             self.send_missed(member, message)
         for message in waiting:
