@@ -251,8 +251,28 @@ def in_its_turn(view):
     return view.send(failing([]))
 
 
+async def awaiting_what_is_cancelled():
+    future = asyncio.get_running_loop().create_future()
+    future.cancel()
+    yield await future
+
+
+def by_a_cancellation_of_something_else(view):
+    return view.send(awaiting_what_is_cancelled())
+
+
+ERRORS = {
+    invalid_part: TypeError,
+    before_the_first_part: Failed,
+    midway: Failed,
+    later: Failed,
+    in_its_turn: Failed,
+    by_a_cancellation_of_something_else: asyncio.CancelledError,
+}
+
+
 @pytest.mark.parametrize("by_frame", [True, False], ids=["by frame", "directly"])
-@pytest.mark.parametrize("send", [invalid_part, before_the_first_part, midway, later, in_its_turn])
+@pytest.mark.parametrize("send", ERRORS)
 async def test_the_error_of_a_stream_whose_result_is_ignored_is_that_of_a_hook(connect, log, send, by_frame):
     class View(WebSocketView):
         async def on_receive(self, message, opcode):
@@ -270,14 +290,14 @@ async def test_the_error_of_a_stream_whose_result_is_ignored_is_that_of_a_hook(c
         assert frame.payload[:2] == (1011).to_bytes(2)
         assert b"Failed" not in frame.payload
     (entry,) = log()
-    assert isinstance(entry.error, TypeError if send is invalid_part else Failed)
+    assert isinstance(entry.error, ERRORS[send])
 
 
 @pytest.mark.parametrize("send", [invalid_part, before_the_first_part])
 async def test_the_error_of_a_stream_is_raised_in_a_task_that_awaits_its_result(connect, log, send):
     async with connect(Quiet) as session:
         (error,) = await asyncio.gather(send(session.view), return_exceptions=True)
-        assert isinstance(error, TypeError if send is invalid_part else Failed)
+        assert isinstance(error, ERRORS[send])
         await session.view.send("still open")
         assert await session.peer.message() == "still open"
     assert not log()

@@ -327,13 +327,16 @@ class Sender:
             task.add_done_callback(self._tasks.pop)
             task.add_done_callback(partial(self._ended, message))
 
-    def _ended(self, message: QueuedMessage, task: "asyncio.Future[None]") -> None:
+    def _ended(self, message: QueuedMessage, task: "asyncio.Task[None]") -> None:
         """Treats the error of a message as that of a hook, unless its result is awaited.
 
         asyncio would log it after a garbage collection: the error refers to frames that refer to the task.
         """
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
+        if task.cancelled() and task.cancelling():
+            return
+        try:
+            task.result()
+        except BaseException as error:  # also a CancelledError of something else that the parts have awaited
             loop = self._owner.loop
             loop.call_soon(loop.call_soon, self._failed, message, error)  # a task that is to await it may begin first
 
