@@ -35,6 +35,16 @@ async def test_parts_arrive_before_their_frame_is_complete():
         assert joined(view.events) == ["BINARY", payload * 2 + b"xxx", "end"]
 
 
+async def test_a_small_message_comes_in_one_part(connect):
+    """Also if the last read was of the same connection, whose next one is handled in quarters."""
+    async with connect(PartRecorder) as session:
+        view = session.view
+        for count in range(1, 4):
+            session.peer.send(bytes(1000))
+            await view.until(lambda count=count: view.events.count("end") == count)
+        assert view.events == ["BINARY", bytes(1000), "end"] * 3
+
+
 async def test_a_text_is_cut_at_characters_and_refused_at_its_first_wrong_byte(log):
     async with connect_in_memory(PartRecorder, compression=False) as ws:
         for byte in frame(TEXT, "a\u00e4\u20ac\U0001f986".encode(), False):

@@ -130,7 +130,7 @@ cdef class HotPath:
             elif not self.take_whole(nbytes):
                 if reader.left >= IN_PLACE:  # of a message in parts; each portion would be a part of its own
                     portion = nbytes
-                elif alone:
+                elif alone and not reader.parts:
                     portion = min(max(nbytes // 4, QUARTER), PORTION)
                 while at < nbytes:
                     messages = reader.read_part(buffer.data, at, min(nbytes - at, portion))
