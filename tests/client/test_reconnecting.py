@@ -208,7 +208,7 @@ async def test_url_and_header_fields_of_functions_are_made_for_each_attempt(serv
     assert seen == [f"/?key={number} token {number}" for number in (1, 3, 4, 5, 6)]
 
 
-def test_an_error_of_such_a_function_is_that_of_an_attempt(serving, caplog):
+def test_an_error_of_such_a_function_is_that_of_an_attempt(caplog):
     caplog.set_level("INFO")
 
     async def scenario():

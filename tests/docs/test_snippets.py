@@ -61,7 +61,7 @@ async def test_an_endpoint_with_dependencies_serves_a_view(execute, serving_asgi
             await connect(f"ws://127.0.0.1:{server.port}/greeter/tea")
 
 
-def test_views_in_front_of_an_application_take_their_paths(folder, execute):
+def test_views_in_front_of_an_application_take_their_paths(execute):
     names = execute(block("class WithViews"))
     shout = execute(block("class Shout(WebSocketView):"))["Shout"]
 

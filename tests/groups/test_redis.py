@@ -23,7 +23,7 @@ from .sink import Sink
 KIB = 2**10
 
 
-async def test_two_connections_for_a_loop_one_for_a_thread_and_one_subscription_for_a_group(shared_redis, meet, until):
+async def test_two_connections_for_a_loop_one_for_a_thread_and_one_subscription_for_a_group(shared_redis, meet):
     rooms = Groups(shared_redis.url, prefix="few:")
     before = (await shared_redis.ask("INFO"))["connected_clients"]
     async with meet(rooms, "lobby", 10) as (views, _):

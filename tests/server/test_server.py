@@ -66,7 +66,7 @@ async def test_malformed_routes_are_an_error():
             pass
 
 
-async def test_connections_lists_the_open_views(until):
+async def test_connections_lists_the_open_views():
     deciding, leaving, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     class Slow(Echo):

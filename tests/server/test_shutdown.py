@@ -76,7 +76,7 @@ def serving(view, **options):
     return Prepared()
 
 
-async def test_a_handler_at_work_gives_its_answer(until, either_tls, ssl):
+async def test_a_handler_at_work_gives_its_answer(either_tls, ssl):
     async with (
         serving(Working, ssl=ssl) as running,
         ws_connect(running.addresses[0] + "/room", ssl=either_tls and either_tls.client) as busy,
@@ -102,7 +102,7 @@ async def test_a_handler_at_work_gives_its_answer(until, either_tls, ssl):
         assert running.handled == [b"one"]
 
 
-async def test_a_handler_that_takes_too_long_is_cancelled(until):
+async def test_a_handler_that_takes_too_long_is_cancelled():
     async with (
         serving(Working, shutdown_timeout=0.2) as running,
         ws_connect(running.addresses[0] + "/room") as client,

@@ -129,7 +129,7 @@ async def test_a_view_gets_its_request(connect, serve_view, view_class, ssl):
 
 
 @pytest.mark.parametrize("size", [0, 1, 4096, 1_000_000])
-async def test_bytes_behind_the_request_reach_the_view(connect, serve_view, view_class, ssl, size):
+async def test_bytes_behind_the_request_reach_the_view(connect, serve_view, view_class, size):
     """Bytes in one piece with the head: some are read with it, others wait in the kernel or in TLS."""
     early = pattern(size)
     async with serve_view() as server, connect(server) as client:
@@ -141,7 +141,7 @@ async def test_bytes_behind_the_request_reach_the_view(connect, serve_view, view
 
 
 @pytest.mark.parametrize("size", [100, 1_000_000])
-async def test_bytes_that_come_while_reading_is_paused_reach_the_view(connect, serve_view, view_class, ssl, size):
+async def test_bytes_that_come_while_reading_is_paused_reach_the_view(connect, serve_view, view_class, size):
     view_class.hold = asyncio.Event()
     early = pattern(size)
     async with serve_view() as server, connect(server) as client:
@@ -157,7 +157,7 @@ async def test_bytes_that_come_while_reading_is_paused_reach_the_view(connect, s
 
 
 @pytest.mark.parametrize("step", [1, 7, 64])
-async def test_head_and_bytes_behind_it_may_come_in_small_pieces(connect, serve_view, view_class, ssl, step):
+async def test_head_and_bytes_behind_it_may_come_in_small_pieces(connect, serve_view, view_class, step):
     data = UPGRADE + bytes(range(64))
     async with serve_view() as server, connect(server) as client:
         for start in range(0, len(data), step):
@@ -192,7 +192,7 @@ async def test_an_upgrade_may_follow_pipelined_requests(connect, view_class, ssl
         b"GET /a/7 HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
     ],
 )
-async def test_any_request_to_the_route_goes_to_the_view(connect, serve_view, view_class, ssl, data):
+async def test_any_request_to_the_route_goes_to_the_view(connect, serve_view, view_class, data):
     async with serve_view() as server, connect(server) as client:
         client.send(data)
         view = await view_class.views.get()
@@ -200,7 +200,7 @@ async def test_any_request_to_the_route_goes_to_the_view(connect, serve_view, vi
         assert view.request.content == b""
 
 
-async def test_no_deadline_of_http_is_left(connect, serve_view, view_class, ssl):
+async def test_no_deadline_of_http_is_left(connect, serve_view, view_class):
     limits = Limits(head_timeout=0.3, keep_alive_timeout=0.1)
     async with serve_view(limits=limits) as server, connect(server) as client:
         client.send(UPGRADE)
@@ -211,7 +211,7 @@ async def test_no_deadline_of_http_is_left(connect, serve_view, view_class, ssl)
 
 
 @pytest.mark.usefixtures("without_collector")
-async def test_a_websocket_keeps_no_object_of_http(connect, serve_view, view_class, ssl):
+async def test_a_websocket_keeps_no_object_of_http(connect, serve_view, view_class):
     """An idle WebSocket keeps no parser, and the garbage collector is not needed for that."""
     async with serve_view() as server, connect(server) as client:
         client.send(UPGRADE)
@@ -249,9 +249,7 @@ def count():
 
 
 @pytest.mark.parametrize("step", ["run", "initiate_upgrade_to_ws"])
-async def test_a_view_that_answers_nothing_is_answered_500_and_leaves_nothing(
-    connect, serve_view, ssl, until, count, caplog, step
-):
+async def test_a_view_that_answers_nothing_is_answered_500_and_leaves_nothing(connect, ssl, until, count, caplog, step):
     async def nothing(self, *_, **__):
         return None
 
@@ -372,7 +370,7 @@ async def test_a_connection_that_its_view_does_not_serve_closes_with_1011(connec
     assert ("not in the plan" if fails else "View left the connection") in caplog.text
 
 
-async def test_a_view_may_use_the_transport_itself_until_it_ends(connect, view_class, ssl, until, count):
+async def test_a_view_may_use_the_transport_itself_until_it_ends(connect, ssl, until, count):
     """The view has ended, so its connection ends after a while for the last bytes."""
 
     class View(RawView):
@@ -389,7 +387,7 @@ async def test_a_view_may_use_the_transport_itself_until_it_ends(connect, view_c
         await until(lambda: not count(server))
 
 
-async def test_a_client_may_leave_a_view_that_answers_nothing(connect, view_class, ssl, until, count):
+async def test_a_client_may_leave_a_view_that_answers_nothing(connect, ssl, until, count):
     begun, let_go = asyncio.Event(), asyncio.Event()
 
     class View(WebSocketView):
@@ -407,7 +405,7 @@ async def test_a_client_may_leave_a_view_that_answers_nothing(connect, view_clas
             await until(lambda: not count(server) and not server._work.protocols)
 
 
-async def test_a_client_may_be_gone_before_the_101(connect, serve_view, view_class, ssl, until):
+async def test_a_client_may_be_gone_before_the_101(connect, serve_view, view_class, until):
     view_class.hold = asyncio.Event()
     async with serve_view() as server:
         async with connect(server) as client:

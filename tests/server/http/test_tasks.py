@@ -58,7 +58,7 @@ def serving(request, ssl):
     return start
 
 
-async def test_a_page_sees_nothing_of_the_request_before(connect, serving, ssl):
+async def test_a_page_sees_nothing_of_the_request_before(connect, serving):
     async with serving([path("/page", page)]) as server, connect(server) as client:
         for _ in range(2):
             assert (await client.get("/page")).body == b"nobody"
@@ -67,7 +67,7 @@ async def test_a_page_sees_nothing_of_the_request_before(connect, serving, ssl):
             assert (await client.response()).body == b"nobody"
 
 
-async def test_a_view_sees_nothing_of_the_page_before(connect, serving, ssl):
+async def test_a_view_sees_nothing_of_the_page_before(connect, serving):
     async with serving([path("/page", page), path("/ws", Named)]) as server:
         for _ in range(2):
             async with connect(server) as client:
@@ -78,7 +78,7 @@ async def test_a_view_sees_nothing_of_the_page_before(connect, serving, ssl):
                 assert await client.reader.readexactly(len(expected)) == expected
 
 
-async def test_a_page_sees_no_variables_of_the_page_before_it(connect, serving, ssl):
+async def test_a_page_sees_no_variables_of_the_page_before_it(connect, serving):
     """Writing is resumed in the context in which something was written."""
     size = 5_000_000
 
@@ -93,7 +93,7 @@ async def test_a_page_sees_no_variables_of_the_page_before_it(connect, serving, 
             assert (await client.response()).body.strip() == b"nobody"
 
 
-async def test_many_pipelined_requests_are_answered_without_nesting(connect, serving, ssl):
+async def test_many_pipelined_requests_are_answered_without_nesting(connect, serving):
     count = 2000
     async with serving([path("/page", lambda request: "")]) as server, connect(server) as client:
         client.send(GET * (count - 1) + LAST)

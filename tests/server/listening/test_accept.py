@@ -53,7 +53,7 @@ async def test_a_connection_counts_for_its_address_before_its_tls_handshake(conn
                 assert (await client.response()).status == 503
 
 
-async def test_bare_connections_take_few_files(tls, until):
+async def test_bare_connections_take_few_files(tls):
     """Connections beyond the number of concurrent refusals are closed at once."""
     limits = Limits(connections=5, linger_timeout=30)
     async with serve(urlpatterns, port=0, ssl=tls.server, limits=limits) as server:

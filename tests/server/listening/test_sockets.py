@@ -84,7 +84,7 @@ async def test_a_server_listens_on_an_ipv6_address():
         assert clients == [name[:2]]
 
 
-async def test_a_server_listens_on_every_interface_with_one_port(connect):
+async def test_a_server_listens_on_every_interface_with_one_port():
     """IPv4 and IPv6 have the same port."""
     if not socket.has_dualstack_ipv6():
         pytest.skip("no IPv6 here")
