@@ -177,7 +177,7 @@ cdef class HotPath:
 
     cdef inline int take(self, list messages) except -1:
         cdef MessageReader reader = self.reader
-        if reader.control or reader.error or self.writer.closed or not self.direct_in:
+        if reader.control or reader.error or (messages and (self.writer.closed or not self.direct_in)):
             self.received(messages)
         elif messages:
             consumer = self.consumer

@@ -164,7 +164,7 @@ class HotPath:
         try:
             messages = reader.buffer_updated(buffer.data, nbytes)
             self.burst.several = len(messages) > 1
-            if reader.control or reader.error or self.writer.closed or not self.direct_in:
+            if reader.control or reader.error or (messages and (self.writer.closed or not self.direct_in)):
                 self.received(messages)
             elif messages:
                 self.consumer.deliver(messages)
