@@ -250,10 +250,11 @@ def test_a_close_of_the_view_is_logged_with_its_reason(caplog):
 # Names that belong to the connection
 
 
-def test_an_attribute_named_state_is_refused_rather_than_replaced_by_the_next_phase():
+@pytest.mark.parametrize("name", ["state", "request"])
+def test_an_attribute_with_the_name_of_one_of_ours_is_refused(name):
     class Room(WebSocketView):
         async def on_open(self):
-            self.state = {"user": "alice"}
+            setattr(self, name, {"user": "alice"})
 
     with pytest.raises(AttributeError, match="choose another name"), in_memory(Room) as ws:
         ws.wait_closed()
