@@ -180,6 +180,9 @@ class Server:
     async def _shut_down(self, replaced: bool) -> None:
         options = self._options
         self.draining = True
+        if self._work.views:  # in a callback, because a filter of the log may raise
+            words = "shutting down; open WebSockets: %d"
+            asyncio.get_running_loop().call_soon(logger.info, words, len(self._work.views))
         code = CloseCode.SERVICE_RESTART if replaced else options.shutdown_code
         if replaced:
             self._stop_accepting()

@@ -1,6 +1,7 @@
 """Fixtures for tests of the server: an HTTP client, and a folder for commands."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
@@ -94,3 +95,17 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "echo.py").write_text(ECHO)
     (tmp_path / "one_view.py").write_text(ONE_VIEW)
     return tmp_path
+
+
+@pytest.fixture
+def raising_filter(caplog):
+    """The server's log has a filter that raises an ArithmeticError."""
+
+    def raising(record):
+        raise ArithmeticError
+
+    logger = logging.getLogger("duck.server")
+    caplog.set_level(logging.INFO, logger.name)
+    logger.addFilter(raising)
+    yield
+    logger.removeFilter(raising)

@@ -102,6 +102,23 @@ async def test_a_handler_at_work_gives_its_answer(either_tls, ssl):
         assert running.handled == [b"one"]
 
 
+async def test_a_shutdown_is_logged_with_the_number_of_open_websockets(caplog):
+    caplog.set_level("INFO", "duck.server")
+    async with serving(Working) as running, ws_connect(running.addresses[0] + "/room"):
+        await running.close()
+    assert "shutting down; open WebSockets: 1" in caplog.messages
+
+
+async def test_a_server_closes_though_a_filter_of_the_log_raises(raising_filter):
+    told = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context["exception"]))
+    async with serving(Working) as running, ws_connect(running.addresses[0] + "/room") as client:
+        await running.close()
+        with pytest.raises(ConnectionClosedOK):
+            await client.recv()
+    assert [*map(type, told)] == [ArithmeticError]
+
+
 async def test_a_handler_that_takes_too_long_is_cancelled():
     async with (
         serving(Working, shutdown_timeout=0.2) as running,

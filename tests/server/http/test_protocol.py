@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import logging
 import socket
 import struct
 
@@ -223,20 +222,6 @@ async def test_a_view_that_does_not_call_the_init_of_its_base_is_answered_500(co
                 assert (await client.response()).status == 500
             await until(lambda: not server._work.protocols)
     assert "Forgetful.__init__ must call super().__init__(request, **kwargs)" in caplog.text
-
-
-@pytest.fixture
-def raising_filter(caplog):
-    """The server's log has a filter that raises an ArithmeticError."""
-
-    def raising(record):
-        raise ArithmeticError
-
-    logger = logging.getLogger("duck.server")
-    caplog.set_level(logging.INFO, logger.name)
-    logger.addFilter(raising)
-    yield
-    logger.removeFilter(raising)
 
 
 @pytest.mark.parametrize("request_", [b"GET /missing HTTP/1.1\r\nHost: test\r\n\r\n", b"nonsense\r\n\r\n", b"GET / HT"])
