@@ -217,17 +217,25 @@ async def test_only_messages_have_parts(connect, opcode):
         assert await session.peer.message() == "still open"
 
 
-async def test_a_stream_that_fails_in_a_handler_is_logged_once(connect, log):
+async def relayed(parts):
+    """Parts of a message from a connection that ends within it."""
+    for part in parts:
+        yield part
+    raise ConnectionClosed
+
+
+@pytest.mark.parametrize(("source", "error"), [(failing, Failed), (relayed, ConnectionClosed)])
+async def test_a_stream_that_fails_in_a_handler_is_logged_once(connect, log, source, error):
     class View(WebSocketView):
         async def on_receive(self, message, opcode):
-            await self.send(failing(["one"]))
+            await self.send(source(["one"]))
 
     async with connect(View) as session:
         session.peer.send("x")
         assert (await session.peer.frame()).payload == b"one"
         assert (await session.peer.closing())[0] == 1011
     (entry,) = log()
-    assert isinstance(entry.error, Failed)
+    assert isinstance(entry.error, error)
 
 
 def invalid_part(view):
@@ -261,6 +269,14 @@ def by_a_cancellation_of_something_else(view):
     return view.send(awaiting_what_is_cancelled())
 
 
+def by_the_end_of_another_connection(view):
+    return view.send(relayed([]))
+
+
+def by_the_end_of_another_connection_midway(view):
+    return view.send(relayed(["one"]))
+
+
 ERRORS = {
     invalid_part: TypeError,
     before_the_first_part: Failed,
@@ -268,6 +284,8 @@ ERRORS = {
     later: Failed,
     in_its_turn: Failed,
     by_a_cancellation_of_something_else: asyncio.CancelledError,
+    by_the_end_of_another_connection: ConnectionClosed,
+    by_the_end_of_another_connection_midway: ConnectionClosed,
 }
 
 

@@ -357,6 +357,8 @@ class Sender:
         try:
             await make()
         except ConnectionClosed as error:
+            if self._owner.connection.is_open:  # it is that of another connection
+                raise
             message.error = error  # raised where the result is awaited, and not logged otherwise
         except SystemExit as error:  # raised by a task, it would end the loop
             raise RuntimeError("the parts of a message, or send_frame, have raised SystemExit") from error
@@ -403,8 +405,10 @@ class Sender:
                 for part in parts:
                     await self._send_part(message, _part(part))
             await self._send_part(message, b"", True)
-        except BaseException:
+        except BaseException as error:
             if message.opcode == OpCode.CONTINUATION:
+                if isinstance(error, ConnectionClosed):  # of another connection if this one is open
+                    owner.hook_failed(error)
                 owner.close(CloseCode.INTERNAL_ERROR, "message not finished")
             raise
         finally:
