@@ -260,6 +260,21 @@ def test_an_attribute_with_the_name_of_one_of_ours_is_refused(name):
         ws.wait_closed()
 
 
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+def test_an_init_may_keep_the_request_itself(before):
+    class Room(WebSocketView):
+        request = None
+
+        def __init__(self, request, **kwargs):
+            if before:
+                self.request = request
+            super().__init__(request, **kwargs)
+            self.request = request
+
+    with in_memory(Room) as ws:
+        assert ws.view.request.path == "/"
+
+
 def test_a_step_of_a_subclass_may_set_the_state():
     class Room(WebSocketView):
         async def initiate_upgrade_to_ws(self):

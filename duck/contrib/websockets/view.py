@@ -134,7 +134,7 @@ class WebSocketView(WebSocketEndpoint, View):
 
     def _watch(self, name: str, value: object) -> None:
         if name == "request":
-            if hasattr(self, "request"):
+            if getattr(self, name, None) not in (None, value):
                 raise AttributeError("request is the upgrade request of the connection: choose another name")
             return
         if self._decision is not None and name in _USED_BEFORE_ON_HANDSHAKE:
