@@ -29,7 +29,7 @@ def connection_options(arguments: argparse.Namespace) -> Options:
         ValueError: The URL is none, an option of TLS is given for a plain connection, or a file has other content.
     """
     scheme, _, path = arguments.url.partition("+unix:")
-    if path:  # as a server prints it
+    if scheme in ("ws", "wss") and path:  # as a server prints it
         raise ValueError(f"write {scheme}://localhost/ --unix {path.removeprefix('//')}")
     is_secure = Address.parse(arguments.url).secure
     chosen: Options = {

@@ -347,6 +347,7 @@ async def test_a_client_trusts_an_authority_and_shows_its_own_certificate(tls, c
     {
         "no URL": (["example.org"], "'example.org' is not a WebSocket URL"),
         "a Unix socket as it is printed": (["ws+unix:/a.sock"], "write ws://localhost/ --unix /a.sock"),
+        "no URL, with that of a Unix socket in it": (["a/?to=ws+unix:/b"], "not a WebSocket URL"),
         "an unknown option with a value": (["--cacert", "ca.pem", "wss://a"], "unrecognized arguments: --cacert"),
         "TLS without TLS": (["--insecure", "ws://a"], "--insecure is for wss://"),
         "an authority without TLS": (["--ssl-ca-certs", "ca.pem", "ws://a"], "--ssl-ca-certs is for wss://"),

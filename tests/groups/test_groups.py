@@ -403,7 +403,10 @@ def test_groups_in_process_warn_of_several_workers_of_other_servers(run, monkeyp
     assert [words in entry.message for entry in log()] == ([] if words is None else [True])
 
 
-@pytest.mark.parametrize("program", ["/venv/bin/duck", "/venv/site-packages/duck/__main__.py"])
+@pytest.mark.parametrize(
+    "program",
+    ["/venv/bin/duck", "/venv/site-packages/duck/__main__.py", "/venv/site-packages/duck/server/__main__.py"],
+)
 def test_groups_of_the_embedded_server_take_no_number_of_the_environment(run, monkeypatch, log, program):
     monkeypatch.setenv("WEB_CONCURRENCY", "4")
     monkeypatch.setattr("sys.argv", [program, "serve", "app.py"])
