@@ -90,6 +90,7 @@ def test_any_text_is_a_valid_address_or_an_error(text):
         "ws://me:se/cret@h/",
         "ws://me:se/cret@h/#x",
         "ws://me:se?cret@h/",
+        "ws://me:se\uff1fcret@h/",
     ],
 )
 def test_a_password_is_not_in_the_words_of_errors(url):
@@ -349,6 +350,7 @@ NO_PROXIES = {
     "http://:3128": "it has no host",
     "ftp://proxy:1": "its scheme is not http, socks5, socks5h, socks4 or socks4a",
     "http://user:secret@proxy:65536": r"'http://user:\*\*\*@proxy:65536' is not .*: the port is not a number",
+    "http://user:\uff1fsecret@proxy:1": "NFKC",
     "http://[": "Invalid IPv6 URL",
     "http://proxy..example:1": "label",
 }

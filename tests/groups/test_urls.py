@@ -47,6 +47,7 @@ def test_errors_do_not_contain_passwords(url):
         "me:se?cret@h/m",
         "me:se#cret@h",
         "me:se[cret@h/m",
+        "me:se\uff1fcret@h/m",
         "me:secret@h:99999",
         "h:1/0/secret@h",
         "h:99999/m?password=secret",

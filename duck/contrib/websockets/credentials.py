@@ -1,13 +1,13 @@
 """URLs with credentials, and their form in errors.
 
 A slash, `?` or `#` in a password that is not percent-encoded ends the host of the URL for a parser, so that errors of
-the parser quote the password as a port.
+the parser quote the password as a port. They also quote it if its NFKC form has such a character, as a fullwidth `?`.
 """
 
 import re
-from urllib.parse import SplitResult
+from urllib.parse import SplitResult, urlsplit
 
-__all__ = ["port_of", "without_password"]
+__all__ = ["port_of", "split_url", "without_password"]
 
 _PASSWORD = re.compile(r"(//|^)([^:/?#]*):(?!//).*@", re.DOTALL)
 _PARAMETER = re.compile(r"(password=)[^&]*")  # such as `sentinel_password` for Redis
@@ -16,6 +16,18 @@ _PARAMETER = re.compile(r"(password=)[^&]*")  # such as `sentinel_password` for 
 def without_password(url: str) -> str:
     """Returns a URL, which may be invalid, with stars in place of its passwords."""
     return _PARAMETER.sub(r"\1***", _PASSWORD.sub(r"\1\2:***@", url))
+
+
+def split_url(url: str) -> SplitResult:
+    """Returns the parts of a URL.
+
+    Raises:
+        ValueError: The URL is invalid; the message quotes no password.
+    """
+    try:
+        return urlsplit(url)
+    except ValueError as error:
+        raise ValueError(without_password(str(error))) from None
 
 
 def port_of(parts: SplitResult) -> int | None:

@@ -4,9 +4,9 @@ import base64
 import dataclasses
 import re
 from functools import cached_property, lru_cache
-from urllib.parse import quote, unquote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin
 
-from ..credentials import port_of, without_password
+from ..credentials import port_of, split_url, without_password
 
 __all__ = ["Address"]
 
@@ -140,7 +140,7 @@ def _parse(url: str) -> Address:
             f"{without_password(url)!r} has a space, a control character or a lone surrogate: percent-encode it"
         )
     try:
-        parts = urlsplit(url)
+        parts = split_url(url)
     except ValueError as error:  # brackets without an IPv6 address
         raise ValueError(f"{without_password(url)!r} is not a URL: {error}") from None
     scheme = _SCHEMES.get(parts.scheme.lower())

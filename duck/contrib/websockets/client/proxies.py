@@ -8,9 +8,9 @@ import socket
 import sys
 import urllib.request
 from typing import Any
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, unquote
 
-from ..credentials import port_of, without_password
+from ..credentials import port_of, split_url, without_password
 from ..logging import printable
 from .address import Address
 
@@ -113,4 +113,4 @@ def _parsed(proxy: str) -> tuple[str, SplitResult]:
         scheme, rest = "http", proxy
     if scheme.lower() not in _SCHEMES:
         raise ValueError("its scheme is not http, socks5, socks5h, socks4 or socks4a")
-    return scheme.lower(), urlsplit(f"http://{rest}")
+    return scheme.lower(), split_url(f"http://{rest}")

@@ -10,12 +10,12 @@ of a cluster, and pub/sub is sharded: a message goes only to the node that has t
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
-from urllib.parse import quote, unquote_to_bytes, urlsplit
+from urllib.parse import quote, unquote_to_bytes
 
 from redis import ConnectionPool, Redis, RedisCluster
 from redis.asyncio.connection import Connection, parse_url
 
-from ...credentials import port_of, without_password
+from ...credentials import port_of, split_url, without_password
 from ...logging import log_failure, logger
 from ..broker import Handler, Message, MessageId, Past
 from ..history import History
@@ -146,7 +146,7 @@ class RedisBroker:
 def _check_url(url: str) -> str:
     """Returns the URL without its password, for log lines."""
     try:
-        parts = urlsplit(url)
+        parts = split_url(url)
         port = port_of(parts)
     except ValueError as error:
         raise ValueError(f"{without_password(url)!r} is not a URL of a Redis server: {error}; {_HINT}") from None

@@ -7,12 +7,12 @@ After a failover Sentinel breaks the connections to the old master, and the next
 
 import asyncio
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode
 
 from redis import exceptions
 from redis.sentinel import Sentinel
 
-from ...credentials import port_of, without_password
+from ...credentials import port_of, split_url, without_password
 from ...logging import text_of
 from .server import ERRORS, Server, ask, connected
 
@@ -49,9 +49,9 @@ class SentinelUrl(NamedTuple):
             ValueError: A part is missing or invalid.
         """
         try:
-            parts = urlsplit(url)
+            parts = split_url(url)
             user, at, hosts = parts.netloc.rpartition("@")
-            addresses = [urlsplit(f"//{host}") for host in hosts.split(",")]
+            addresses = [split_url(f"//{host}") for host in hosts.split(",")]
             sentinels = [(address.hostname or "", port_of(address) or _PORT) for address in addresses]
         except ValueError as error:
             raise ValueError(f"{without_password(url)!r} is not a URL of Sentinels: {error}; {HINT}") from None
