@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
 from duck.http.request import HttpRequest
 from duck.views import View
 
-from .codec import Counters, type_version, watching
+from .codec import Counters, type_version
 from .compression import DEFAULT_NEGOTIATORS, PERMESSAGE_DEFLATE
-from .definition import WATCHED, Definition
+from .definition import Definition
 from .endpoint import WebSocketEndpoint
 from .exceptions import ConnectionClosed, HandshakeError
 from .hosts import upgrade
@@ -129,14 +129,9 @@ class WebSocketView(WebSocketEndpoint, View):
         except AttributeError:  # no request, or an `__init__` that has not ended
             return f"<{type(self).__name__} without a request>"
 
-    if not TYPE_CHECKING:  # as in the base
-        __setattr__, __delattr__ = watching(WATCHED | {"request"})
-
     def _watch(self, name: str, value: object) -> None:
-        if name == "request":
-            if getattr(self, name, None) not in (None, value):
-                raise AttributeError("request is the upgrade request of the connection: choose another name")
-            return
+        if name == "request" and getattr(self, name, None) not in (None, value):
+            raise AttributeError("request is the upgrade request of the connection: choose another name")
         if self._decision is not None and name in _USED_BEFORE_ON_HANDSHAKE:
             attribute = f"{type(self).__name__}.{name}"
             raise AttributeError(f"{attribute} is fixed once on_handshake is called; set it in the class or __init__")

@@ -9,6 +9,8 @@ __all__ = ["type_version", "watching"]
 def watching(names: frozenset[str]) -> tuple[Callable[[Any, str, object], None], Callable[[Any, str], None]]:
     """Returns `__setattr__` and `__delattr__` for a class that watches assignments to some attributes of its objects.
 
+    To be called for one class only: the compiled function keeps the names of the last call.
+
     Args:
         names: The names of the attributes. Before an assignment to one of them, `_watch(name, value)` is called.
     """
