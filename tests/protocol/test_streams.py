@@ -321,6 +321,21 @@ async def test_the_error_of_a_stream_is_raised_in_a_task_that_awaits_its_result(
     assert not log()
 
 
+async def test_the_error_of_a_stream_that_fails_at_the_end_of_its_connection_is_logged(connect, log):
+    async with connect(Quiet) as session:
+
+        async def parts():
+            yield "one"
+            session.view.terminate()
+            raise Failed
+
+        _ = session.view.send(parts())
+        assert (await session.peer.frame()).payload == b"one"
+        assert (await session.peer.closing())[0] == 1001
+    (entry,) = log()
+    assert isinstance(entry.error, Failed)
+
+
 async def test_the_error_of_a_frame_whose_result_is_ignored_is_that_of_a_hook(connect, log):
     class View(Quiet):
         async def send_frame(self, frame):

@@ -432,6 +432,9 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         if not self.connection.is_open and _is_connection_closed(error):
             return
         self.note_error()
+        if not hasattr(self, "endpoint"):  # of a message in parts; the connection has ended meanwhile
+            log_failure(error, "a message in parts has failed at the end of its connection")
+            return
         try:
             log_failure(error, "%r: error in a hook of %s", self.endpoint._label, type(self.endpoint).__name__)
             self.stop_handling()
