@@ -125,8 +125,10 @@ def test_a_current_folder_that_has_been_removed_is_an_error(folder, target):
     result = run_command(
         folder, words=["sh", "-c", leaving, "sh", sys.executable, "-P", "-m", "duck", "serve", *target]
     )
-    lines = [line for line in result.stderr.splitlines() if not line.startswith("sh: ")]  # of a Python behind a script
-    assert (result.returncode, lines) == (2, ["duck: the current folder has been removed; change to another one"])
+    assert result.returncode == 2
+    # Where scripts start Python, as one for 3.14 does, lines of theirs come before.
+    assert result.stderr.endswith("duck: the current folder has been removed; change to another one\n")
+    assert "Traceback" not in result.stderr
 
 
 def test_an_application_beside_the_package_is_not_taken_for_a_part_of_it(folder):
