@@ -423,13 +423,3 @@ async def test_many_connections_leave_no_objects(serving, until):
         await until(lambda: open_files() == files)
         gc.collect()
         assert left() == before
-
-
-def test_a_client_may_have_an_attribute_that_belongs_to_views():
-    class Client(WebSocketClient):
-        request: dict[str, int] | None = None
-
-    client = Client("ws://server.example")
-    for number in range(2):
-        client.request = {"id": number}
-        assert client.request == {"id": number}

@@ -29,8 +29,8 @@ STEPS = (
 )
 """The steps of serving that a class may override. Messages skip the steps that it does not override."""
 
-WATCHED = frozenset({*STEPS, "on_receive", "request", *BY_NAME})
-"""Attributes for which an assignment to an object is checked, noted or refused; `request` is one of views only."""
+WATCHED = frozenset({*STEPS, "on_receive", *BY_NAME})
+"""Attributes for which an assignment to an object is checked, noted or refused."""
 
 _HOSTS = frozenset({"drain", "start", "terminate"})
 """Methods that hosts call."""

@@ -88,8 +88,6 @@ class WebSocketEndpoint:
 
     def _watch(self, name: str, value: object) -> None:
         """Checks an assigned setting or step, and notes a step; refuses an assignment that would have no effect."""
-        if name == "request":
-            return
         setting = BY_NAME.get(name)
         protocol = getattr(self, "_protocol", None)
         if name not in CHANGEABLE and protocol is not None:

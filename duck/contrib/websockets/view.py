@@ -130,8 +130,6 @@ class WebSocketView(WebSocketEndpoint, View):
             return f"<{type(self).__name__} without a request>"
 
     def _watch(self, name: str, value: object) -> None:
-        if name == "request" and getattr(self, name, None) not in (None, value):
-            raise AttributeError("request is the upgrade request of the connection: choose another name")
         if self._decision is not None and name in _USED_BEFORE_ON_HANDSHAKE:
             attribute = f"{type(self).__name__}.{name}"
             raise AttributeError(f"{attribute} is fixed once on_handshake is called; set it in the class or __init__")
