@@ -38,7 +38,7 @@ def test_letters_that_the_encoding_of_the_output_lacks_are_escaped(folder, monke
         encoding="utf-8",
     )
     with Process(folder, "caf\u00e9.py", "--port", 0) as process:
-        assert process.process.stdout.readline().endswith("/caf\\xe9 in a browser\n")
+        assert process.process.stdout.readline().endswith("/caf%C3%A9 in a browser\n")
         assert "< \\xe9" in run_command(folder, "connect", process.address).stdout
     with Process(folder, "caf\u00e9.py", "--uds", "caf\u00e9", "--workers", 2) as process:
         assert process.address == "ws+unix:caf\\xe9"

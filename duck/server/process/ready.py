@@ -1,6 +1,7 @@
 """Reports that a server accepts connections: on stdout, and to systemd."""
 
 from collections.abc import Sequence
+from urllib.parse import quote
 
 from duck.stdio import announce
 
@@ -25,5 +26,5 @@ def announce_ready(addresses: Sequence[str], page: str | None) -> None:
     if page is not None and address.startswith(("ws://", "wss://")):
         for every_interface, this_machine in _OF_THIS_MACHINE.items():
             address = address.replace(every_interface, this_machine)
-        announce(f"open http{address.removeprefix('ws')}{page} in a browser")
+        announce(f"open http{address.removeprefix('ws')}{quote(page)} in a browser")
     notify("READY=1")
