@@ -169,6 +169,7 @@ def test_each_connection_has_its_own_answer():
         b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70000 + b"\r\n\r\n",
         b"HTTP/1.1 102 Processing\r\n\r\n" * 20,
         b"HTTP/1.1 000 None\r\n\r\n",
+        response({**SOUND, "X-A": "\x01"}),
     ],
 )
 def test_bytes_that_are_no_response_are_an_error(data):

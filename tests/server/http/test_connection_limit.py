@@ -148,6 +148,21 @@ async def test_addresses_of_one_owner_share_a_limit(one, other, same):
     assert second.assign(one)
 
 
+async def test_a_kept_connection_counts_only_for_the_address_of_its_last_request():
+    """Through a trusted proxy, a connection carries the requests of many clients."""
+    limiter = ConnectionLimiter(Limits(connections_per_address=1), Metrics())
+    first, second, third, fourth = ("10.0.0.1", 1), ("10.0.0.2", 1), ("10.0.0.3", 1), ("10.0.0.4", 1)
+    proxied, other = limiter.acquire(), limiter.acquire()
+    assert all(proxied.assign(address) for address in (first, second, third))
+    assert other.assign(first)
+    assert not proxied.assign(first)  # counts for no address any more
+    proxied.release()
+    for address in (second, third, fourth):
+        one, two = limiter.acquire(), limiter.acquire()
+        assert one.assign(address)
+        assert not two.assign(address)
+
+
 def test_the_limit_of_open_files_is_the_default():
     resource = pytest.importorskip("resource")
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
