@@ -1,4 +1,4 @@
-"""What the end of a connection gives up is freed at once: it waits for no garbage collection."""
+"""The end of a connection frees its objects at once, without a garbage collection."""
 
 import asyncio
 import gc

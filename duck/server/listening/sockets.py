@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from duck.contrib.websockets.logging import format_address
+
 from .accept import BACKLOG
 
 __all__ = ["UnixListener", "balances", "bind", "bind_again", "url"]
@@ -90,8 +92,7 @@ def _bind(family: int, address: Any, shared: bool = False) -> socket.socket:
         sock.bind(address)
     except OSError as error:
         sock.close()
-        host, port = address[:2]
-        error.filename = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"  # the message ends with it
+        error.filename = format_address(address)  # the message ends with it
         raise
     return sock
 
