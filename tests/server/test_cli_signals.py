@@ -128,21 +128,30 @@ def test_sigterm_ends_the_first_process_of_a_container_during_the_import(folder,
 
 
 FORKING = """
-import multiprocessing, os, signal, time
+import itertools, multiprocessing, os, signal, time
 from duck.contrib.websockets import WebSocketView
 
-def live(begun):
+def in_c(begun):
     begun.set()
-    time.sleep(1000)
+    sum(itertools.repeat(0))  # no handler in Python is called within it
+
+def in_python(begun):
+    begun.set()
+    while True:
+        time.sleep(0.01)
 
 class Fork(WebSocketView):
     async def on_receive(self, message, opcode):
+        if message == b"chain":
+            earlier = signal.signal(signal.SIGTERM, lambda signum, frame: earlier(signum, frame))
+            return
+        target, number = message.decode().split()
         fork = multiprocessing.get_context("fork")
         begun = fork.Event()
-        child = fork.Process(target=live, args=[begun])
+        child = fork.Process(target=globals()[target], args=[begun])
         child.start()
         begun.wait()  # Python discards signals that arrive within the fork
-        os.kill(child.pid, getattr(signal, message.decode()))
+        os.kill(child.pid, int(number))
         child.join(30)
         await self.send(f"{child.exitcode}")
         child.kill()
@@ -152,14 +161,18 @@ class Fork(WebSocketView):
 @pytest.mark.parametrize(("loop", "workers"), [*((loop, 1) for loop in LOOPS), ("auto", 2)])
 def test_a_forked_child_process_has_the_signals_of_before_the_server(folder, loop, workers):
     """As `terminate` of multiprocessing, and a process pool that loses a process, rely on."""
+
+    def end_child(target, number):
+        client.send(f"{target} {number:d}")
+        return int(client.recv(60))
+
     (folder / "forking.py").write_text(FORKING)
     arguments = ("forking.py", "--port", 0, "--loop", loop, "--workers", workers)
     with Process(folder, *arguments) as process, connect(process.address) as client:
-        for name in ("SIGTERM", "SIGHUP"):
-            client.send(name)
-            assert client.recv(60) == str(-getattr(signal, name))
-        assert process.process.poll() is None
-        client.send("SIGINT")  # of a KeyboardInterrupt, or of the signal itself, as before the server
-        assert client.recv(60) in ("1", str(-signal.SIGINT))
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            assert end_child("in_c", number) == -number
+        assert end_child("in_python", signal.SIGINT) in (1, -signal.SIGINT)  # 1: of a KeyboardInterrupt
+        client.send("chain")  # the fork keeps this handler, which calls that of the server
+        assert end_child("in_python", signal.SIGTERM) == -signal.SIGTERM
         client.close()
         assert process.stop(signal.SIGTERM)[0] == 0

@@ -7,7 +7,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 __all__ = ["call_in_loop", "end_by", "handle", "on_hangup", "on_signals", "outlast_signals"]
 
@@ -29,11 +28,11 @@ def on_hangup(callback: Callable[[], object], unless_ignored: bool = False) -> I
     if unless_ignored and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         yield
         return
-    before = handle([signal.SIGHUP], lambda signum: callback())
+    restore = handle([signal.SIGHUP], lambda signum: callback())
     try:
         yield
     finally:
-        _restore(before)
+        restore()
 
 
 @contextlib.contextmanager
@@ -42,38 +41,56 @@ def on_signals(stop: Callable[[], object]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = _take_signals(stop)
+    restore = _take_signals(stop)
     try:
         yield
     finally:
-        _restore(before)
+        restore()
 
 
-def handle(numbers: Iterable[int], callback: Callable[[int], object]) -> dict[int, Any]:
-    """Installs a handler of signals in this process.
-
-    A child process that a fork has made, such as one of multiprocessing, inherits the handler, but the server is its
-    parent's. There the first signal restores the earlier handler, and is handled by it.
+def handle(numbers: Iterable[int], callback: Callable[[int], object]) -> Callable[[], None]:
+    """Installs a handler of signals in this process, not in the child processes that it forks.
 
     Returns:
-        The earlier handlers.
+        A function that restores the earlier handlers, except where the program has installed its own since.
     """
+
     own = os.getpid()
 
     def on_signal(signum: int, frame: object) -> None:
         if os.getpid() == own:
             callback(signum)
-        else:
+        else:  # called by a later handler of the program, which a fork keeps
             signal.signal(signum, before[signum])
             signal.raise_signal(signum)
 
+    def restore() -> None:
+        if restore in _restore_functions:
+            _restore_functions.remove(restore)
+        for number, handler in before.items():
+            if signal.getsignal(number) is on_signal:
+                signal.signal(number, handler)
+
     before = {number: signal.signal(number, on_signal) for number in numbers}
-    return before
+    _restore_functions.append(restore)
+    return restore
 
 
-def _restore(handlers: dict[int, Any]) -> None:
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+_restore_functions: list[Callable[[], None]] = []  # of the handlers in effect, the latest last
+
+
+def _restore_after_fork() -> None:
+    """A forked child process, such as one of multiprocessing, is not the server: `terminate` has to end it.
+
+    The handlers leave within the fork. If they left at the first signal, a child that is about to block in a system
+    call would notice this signal only at the end of the call.
+    """
+    for restore in reversed(_restore_functions[:]):
+        restore()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_restore_after_fork)
 
 
 def call_in_loop(runner: asyncio.Runner, callback: Callable[[], object]) -> None:
@@ -95,7 +112,7 @@ def end_by(signum: int) -> None:
     os._exit(128 + signum)  # process 1 of a container: the kernel drops its signals without a handler
 
 
-def _take_signals(stop: Callable[[], object]) -> dict[int, Any]:
+def _take_signals(stop: Callable[[], object]) -> Callable[[], None]:
     first: float | None = None
 
     def on_signal(signum: int) -> None:
