@@ -40,6 +40,9 @@ def add_connection_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--insecure", action="store_true", help="accept any certificate")
     parser.add_argument("--no-compression", action="store_true", help="offer no compression")
     parser.add_argument("--unix", metavar="PATH", help="connect to a Unix socket")
+    parser.add_argument(
+        "--open-timeout", type=_seconds, default=10.0, metavar="S", help="seconds to open a connection (%(default)s)"
+    )
 
 
 def add_bench_options(parser: argparse.ArgumentParser) -> None:
@@ -47,13 +50,12 @@ def add_bench_options(parser: argparse.ArgumentParser) -> None:
     add_connection_options(parser)
     count = number(int, 1, _MOST, f"a whole number from 1 to {_MOST:,}")
     size = number(int, 1, _LARGEST, f"a whole number from 1 to {_LARGEST:,}")
-    seconds = number(float, sys.float_info.min, sys.float_info.max, "a number of seconds above 0")
     parser.add_argument("-c", "--connections", type=count, default=100, metavar="N", help="connections (%(default)s)")
     parser.add_argument(
         "-d", "--depth", type=count, default=4, metavar="N", help="messages in flight on each connection (%(default)s)"
     )
     parser.add_argument("-s", "--size", type=size, default=32, metavar="BYTES", help="size of a message (%(default)s)")
-    parser.add_argument("--seconds", type=seconds, default=5.0, metavar="S", help="duration (%(default)s)")
+    parser.add_argument("--seconds", type=_seconds, default=5.0, metavar="S", help="duration (%(default)s)")
 
 
 # Parsers of option values. argparse shows only the message of an ArgumentTypeError; for any other error it shows
@@ -78,6 +80,9 @@ def number(kind: Callable[[str], Any], least: float, most: float, words: str) ->
         return found
 
     return read
+
+
+_seconds = number(float, sys.float_info.min, sys.float_info.max, "a number of seconds above 0")
 
 
 def _header(text: str) -> tuple[str, str]:

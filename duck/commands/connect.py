@@ -45,8 +45,8 @@ async def run(arguments: argparse.Namespace, lines: TextIO | None = None) -> int
         lines: The input; None for stdin.
 
     Returns:
-        The exit status: 0 after a normal closure, 1 after another end or a failure of the input or output, 2 without a
-        connection.
+        The exit status: 0 after a normal closure, 1 after another end, a failure of the input or output, or an invalid
+        command of a script, 2 without a connection.
     """
     try:
         terminal = Terminal(arguments.url, **connection_options(arguments))
@@ -67,7 +67,7 @@ async def run(arguments: argparse.Namespace, lines: TextIO | None = None) -> int
     words = f"closed: {code} {printable(terminal.close_reason)}".rstrip()
     answered = terminal.is_answered or code == CloseCode.ABNORMAL_CLOSURE
     terminal.say(words if answered else f"{words}, not answered by the server")
-    return 0 if code in (1000, 1001, 1005) and answered and not terminal.is_cut else 1
+    return 0 if code in (1000, 1001, 1005) and answered and not terminal.is_failed else 1
 
 
 class Terminal(WebSocketClient):
@@ -76,7 +76,7 @@ class Terminal(WebSocketClient):
     MAX_FRAME_SIZE = 1 << 26
     RECEIVE_TIMEOUT = None
 
-    is_cut = False  # whether the input or the output has failed
+    is_failed = False  # whether the input, the output or a command of a script has failed
     is_answered = False  # whether the server has sent a close frame
 
     async def on_close(self, frame: Frame | None = None) -> None:
@@ -90,6 +90,7 @@ class Terminal(WebSocketClient):
         facts += [extension.name for extension in self.extensions]
         self.say(", ".join(facts))
         self.say("/help for help, end of input to close")
+        self._is_script = not lines.isatty()
         self._leaving: set[asyncio.Future[None]] = set()  # sends that wait for the server
         loop = asyncio.get_running_loop()
         threading.Thread(target=self._read, args=(lines, loop), daemon=True).start()
@@ -101,7 +102,7 @@ class Terminal(WebSocketClient):
         except OSError as error:
             drop_output()
             if not isinstance(error, BrokenPipeError):
-                self.is_cut = True
+                self.is_failed = True
                 print(f"duck: cannot write the output: {error.strerror or error}", file=sys.stderr)
             self.terminate()
 
@@ -140,7 +141,7 @@ class Terminal(WebSocketClient):
     def _finish(self, loop: asyncio.AbstractEventLoop, problem: str) -> None:
         """Handles the end of the input."""
         if problem:
-            self.is_cut = True
+            self.is_failed = True
             print(f"duck: {self.url}: {printable(problem)}", file=sys.stderr)
         self.take_line(f"/ping {_LAST.decode()}")
         loop.call_later(_PATIENCE, self.take_line, "/close")
@@ -156,6 +157,7 @@ class Terminal(WebSocketClient):
         except ConnectionClosed:
             pass  # it is reported at the end
         except ValueError as error:
+            self.is_failed |= self._is_script
             self.say(f"! {error}")
         return None
 
@@ -169,8 +171,7 @@ class Terminal(WebSocketClient):
             "/help": lambda text: self.say(HELP),
         }
         if name not in commands:
-            self.say(f"! {printable(name)} is not a command: write /{printable(line)} to send it, or /help")
-            return None
+            raise ValueError(f"{printable(name)} is not a command: write /{printable(line)} to send it, or /help")
         return commands[name](rest)
 
     def _close(self, text: str) -> Awaitable[None]:

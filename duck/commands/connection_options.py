@@ -38,6 +38,7 @@ def connection_options(arguments: argparse.Namespace) -> Options:
         "origin": arguments.origin,
         "compression": not arguments.no_compression,
         "unix": arguments.unix,
+        "open_timeout": arguments.open_timeout,
     }
     given = [name for name in _TLS if getattr(arguments, name)]
     if given:

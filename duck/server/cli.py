@@ -10,6 +10,7 @@ from pathlib import Path
 
 from duck.commands.arguments import add_bench_options, add_connection_options
 from duck.contrib.websockets import __version__
+from duck.contrib.websockets.logging import format_address
 from duck.stdio import drop_output, prepare_standard_files
 
 from .application.target import current_folder, load
@@ -144,8 +145,7 @@ def _name_groups(url: str | None) -> None:
 
 
 def _cannot_listen(arguments: argparse.Namespace, error: OSError) -> UsageError:
-    host = arguments.host or "*"
-    where, other = f"{f'[{host}]' if ':' in host else host}:{arguments.port}", "--host or --port"
+    where, other = format_address((arguments.host or "*", arguments.port)), "--host or --port"
     if arguments.uds is not None:
         where, other = arguments.uds, "--uds"
     return UsageError(f"cannot listen on {where}: {_reason(error)}; choose another {other}")

@@ -45,6 +45,13 @@ class Mute(WebSocketView):
         await self.send("too long for an echo")
 
 
+class Typed(io.StringIO):
+    """The input of a terminal."""
+
+    def isatty(self):
+        return True
+
+
 def parse(command, server, *options):
     parser = argparse.ArgumentParser()
     (add_bench_options if command is bench else add_connection_options)(parser)
@@ -55,7 +62,7 @@ async def test_connect_sends_lines_runs_commands_and_prints_frames(serving, caps
     lines = "hello\n//x\n\x1b[2J\n/binary 00 ff\n/binary zz\n/nope\n/ping a\n/ping\n/help\n/close x\n/close 1005\n"
     async with serving(Echo) as server:
         arguments = parse(connect, server, "--header", "X-A: b", "--subprotocol", "chat", "--no-compression")
-        assert await connect.run(arguments, io.StringIO(lines)) == 0
+        assert await connect.run(arguments, Typed(lines)) == 0
         assert await connect.run(parse(connect, server), io.StringIO("close\n")) == 1
         assert await connect.run(parse(connect, server, "--origin", "https://a.b"), io.StringIO()) == 2
         assert await connect.run(parse(connect, server, "--insecure"), io.StringIO()) == 2
@@ -80,6 +87,25 @@ async def test_connect_sends_lines_runs_commands_and_prints_frames(serving, caps
     assert re.search(r"< pong after \d+\.\d ms", out)
     assert "403 Forbidden: connections from this origin are not allowed" in err
     assert "--insecure is for wss://" in err
+
+
+@pytest.mark.parametrize("line", ["/nope", "/binary zz", "/close x"])
+async def test_an_invalid_command_of_a_script_makes_the_status_that_of_a_failure(serving, capsys, line):
+    async with serving(Echo) as server:
+        assert await connect.run(parse(connect, server), io.StringIO(f"{line}\nhello\n")) == 1
+    out = capsys.readouterr().out
+    assert out.index("! ") < out.index("< hello") < out.index("closed: 1000")
+
+
+@pytest.mark.parametrize("command", [connect, bench])
+async def test_a_server_that_does_not_answer_ends_a_client_after_its_open_timeout(capsys, command):
+    async def read_to_its_end(reader, writer):
+        await reader.read()
+
+    async with answering(read_to_its_end) as url:
+        arguments = parse(command, urlsplit(url), "--open-timeout", "0.1")
+        assert await command.run(arguments) == 2
+    assert "was not open within 0.1 seconds: see open_timeout" in capsys.readouterr().err
 
 
 async def test_bench_reports_rates_latencies_and_errors(serving, capsys):

@@ -67,6 +67,13 @@ def test_fields_that_cannot_be_sent_are_refused(options):
         begin(**options)
 
 
+def test_a_server_that_speaks_tls_or_another_protocol_is_named():
+    alert = bytes.fromhex("15 03 01 00 02 02 46")
+    for data, words in (alert, "speaks TLS there: write wss://"), (b"SSH-2.0-Open", "begins with b'SSH-2.0-Open'"):
+        with pytest.raises(InvalidHandshake, match=re.escape(words)):
+            begin().feed(data)
+
+
 @given(st.text(max_size=8), st.text(max_size=8))
 def test_only_fields_that_can_be_sent_are_sent(name, value):
     is_sound = re.fullmatch(TOKEN, name) and re.fullmatch(r"[\t -~\x80-\xff]*", value)

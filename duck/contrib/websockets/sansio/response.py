@@ -39,6 +39,7 @@ ANSWER = b2a_base64(os.urandom(20), newline=False).decode()
 _ANSWER = ANSWER.encode()
 _BEGINNING = b"HTTP/1."
 _AGREEMENT = b"HTTP/1.1 101 "
+_TLS_ALERT = b"\x15\x03"  # its type and the major version (RFC 8446, section 5.1)
 _MOST_CACHED = 1024  # bytes of a head whose fields are kept
 _MOST_QUOTED = 200  # bytes of a refusal's text that are quoted in the error
 _MOST_BEGINNING = 16  # bytes of another protocol that are quoted in the error
@@ -205,6 +206,8 @@ def check_beginning(head: bytes | bytearray) -> None:
         InvalidHandshake: It does not. The server of another protocol would wait, like the client, for the other end.
     """
     if not _BEGINNING.startswith(head[: len(_BEGINNING)]):
+        if head.startswith(_TLS_ALERT):
+            raise InvalidHandshake("the server speaks TLS there: write wss://")
         raise InvalidHandshake(f"the response is not HTTP/1.1: it begins with {bytes(head[:_MOST_BEGINNING])!r}")
 
 
