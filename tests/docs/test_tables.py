@@ -1,4 +1,4 @@
-"""The documents against the code: names, defaults and options in their tables, links, and the length of the README."""
+"""The documents against the code: names, defaults and options in tables, links, lists, and the length of the README."""
 
 import inspect
 import pkgutil
@@ -125,6 +125,12 @@ def test_local_links_and_pictures_lead_somewhere(page):
         if not file.exists() or (anchor and anchor not in anchors(file)):
             broken.append(target)
     assert broken == []
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.stem)
+def test_each_item_of_a_list_begins_a_line(page):
+    """Within a line, Markdown takes its number or dash for a part of the sentence."""
+    assert re.findall(r"[.:] (?:\d\.|-)\s.*", prose(page)) == []
 
 
 def test_the_messages_in_troubleshooting_are_those_of_the_code(root):
