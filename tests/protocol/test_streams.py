@@ -194,6 +194,31 @@ async def test_a_stream_that_fails_before_its_first_part_leaves_the_connection_o
     assert not log()
 
 
+@pytest.mark.parametrize("data", ["whole", ["in ", "parts"]])
+async def test_parts_that_wait_for_a_message_behind_their_own_are_an_error(connect, data):
+    """They would wait for ever. The message leaves if they do not await it, or await it in a task of its own."""
+    async with connect(Quiet) as session:
+        view, peer = session.view, session.peer
+
+        async def parts(wait):
+            yield "one"
+            sending = view.send(data)
+            yield " two"
+            if wait:
+                await sending
+            tasks.append(asyncio.create_task(sending))
+
+        tasks = []
+        await view.send(parts(wait=False))
+        await tasks.pop()
+        assert b"".join(frame.payload for frame in await fragments(peer)) == b"one two"
+        assert b"".join(frame.payload for frame in await fragments(peer)).decode() == "".join(data)
+        with pytest.raises(RuntimeError, match="do not await the send there"):
+            await view.send(parts(wait=True))
+        assert [(await peer.frame()).payload for _ in range(2)] == [b"one", b" two"]
+        assert (await peer.closing())[0] == 1011
+
+
 @pytest.mark.parametrize("part", [1, None, ["nested"], {"a": 1}, b"not UTF-8: \xff"])
 async def test_an_invalid_part_is_an_error(connect, part):
     error = ValueError if isinstance(part, bytes) else TypeError

@@ -21,8 +21,8 @@ from ..exceptions import ConnectionClosed, HandshakeRefused, InvalidHandshake
 from ..logging import logger, printable, text_of
 from ..opcodes import CloseCode, OpCode
 from ..protocol.protocol import ConnectionProtocol
-from ..protocol.sender import payload_of
 from ..protocol.transports import discards, waiting_bytes
+from ..sansio.payloads import payload_of
 from .client import WebSocketClient
 from .connection import ClientConnection
 from .options import Options

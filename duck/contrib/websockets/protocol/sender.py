@@ -14,7 +14,7 @@ messages that it sends itself, or a task that it has started, do not wait for it
 """
 
 import asyncio
-from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from copy import copy
 from functools import partial
@@ -25,7 +25,7 @@ from ..exceptions import ConnectionClosed
 from ..frame import Frame
 from ..opcodes import CloseCode, OpCode
 from ..sansio.connection import Connection
-from ..sansio.payloads import check_text
+from ..sansio.payloads import check_text, payload_of
 from .interfaces import Settings
 from .loop import in_thread
 from .pending import Pending
@@ -90,7 +90,7 @@ class Sender:
         "_owner",
         "_queue",
         "_send_frame",
-        "_streaming",
+        "_stream",
         "_tasks",
         "_turn",
     )
@@ -100,7 +100,7 @@ class Sender:
         self._send_frame = send_frame
         self._by_frame = send_frame is not None
         self._turn = asyncio.Lock() if send_frame is not None else None  # its waiters take turns in the order of calls
-        self._streaming = False
+        self._stream: asyncio.Task[Any] | None = None  # runs the stream that has begun
         self._queue = SendQueue(self, owner.loop)
         self._job: asyncio.Future[list[bytes]] | None = None  # compresses the first message of the queue
         self._tasks: dict[asyncio.Future[None], QueuedMessage] = {}  # the only strong references to them
@@ -115,7 +115,7 @@ class Sender:
     @property
     def is_direct(self) -> bool:
         """Whether a plain message may go straight to the writer."""
-        return not (self._by_frame or self._streaming or self._queue)
+        return not (self._by_frame or self._stream or self._queue)
 
     @property
     def begun(self) -> int:
@@ -217,11 +217,21 @@ class Sender:
         return [bytes(view[start : start + size]) for start in range(0, len(view), size)]
 
     async def _until_sent(self, message: QueuedMessage) -> None:
+        self._check_wait(message)
         try:
             await message.future
         finally:
             del message  # its error would form a cycle with this frame and the handler's
         await self._owner.written()
+
+    def _check_wait(self, message: QueuedMessage) -> None:
+        """Refuses a wait that would never end.
+
+        Raises:
+            RuntimeError: The parts of a message wait for a message that leaves behind them.
+        """
+        if self._stream is not None and self._stream is asyncio.current_task() and not message.future.done():
+            raise RuntimeError("a message that parts of another one send leaves behind it: do not await the send there")
 
     # Closing
 
@@ -371,6 +381,7 @@ class Sender:
     async def _until_ended(self, message: QueuedMessage) -> None:
         message.is_awaited = True
         if message.task is None:
+            self._check_wait(message)
             await message.future
             assert message.task is not None
         await message.task
@@ -394,7 +405,7 @@ class Sender:
     async def _send_parts(self, message: QueuedMessage) -> None:
         owner, parts = self._owner, message.parts
         if not self._by_frame:
-            self._streaming = True
+            self._stream = asyncio.current_task()
             owner.update_direct()
         try:
             if isinstance(parts, AsyncIterable):
@@ -414,7 +425,7 @@ class Sender:
         finally:
             del parts
             message.parts = None  # ends a generator at once: an error and its traceback form a cycle with the message
-            self._streaming = False
+            self._stream = None
             self._queue.advance()
 
     async def _send_part(self, message: QueuedMessage, payload: bytes, fin: bool = False) -> None:
@@ -435,7 +446,7 @@ class Sender:
     @property
     def is_occupied(self) -> bool:
         """Whether another message is incomplete or being compressed, so that no message may begin."""
-        return self._streaming or self._job is not None or self._owner.connection.fragmenting
+        return self._stream is not None or self._job is not None or self._owner.connection.fragmenting
 
     @property
     def _must_wait(self) -> bool:
@@ -477,24 +488,3 @@ def _part(part: Any) -> bytes:
     if payload is None:
         raise TypeError(f"a part of a message is str or bytes-like, not {type(part).__name__}")
     return payload
-
-
-def payload_of(data: Any) -> bytes | None:
-    """Returns the bytes of str and bytes-like data; None for an iterable of parts.
-
-    Raises:
-        TypeError: The data is none of these.
-    """
-    if isinstance(data, bytes):
-        return data
-    if isinstance(data, str):
-        return data.encode()
-    try:
-        return memoryview(data).tobytes()
-    except TypeError:
-        if isinstance(data, dict):
-            raise TypeError("a dict is not a message: use send_json") from None
-        if isinstance(data, (Iterable, AsyncIterable)):
-            return None
-        kind = type(data).__name__
-        raise TypeError(f"a message is str, bytes-like or an iterable of them, not {kind}") from None

@@ -1,13 +1,14 @@
-"""Payloads with rules of their own: of close frames (RFC 6455, section 5.5.1) and of text messages (section 8.1)."""
+"""Payloads: their types, and the rules of close frames (RFC 6455, section 5.5.1) and of text messages (section 8.1)."""
 
 import operator
+from collections.abc import AsyncIterable, Iterable
 from typing import Any
 
 from .. import codec
 from ..exceptions import ProtocolError
 from ..opcodes import CloseCode
 
-__all__ = ["Data", "check_close", "check_text", "checked_opcode", "close_payload", "parse_close"]
+__all__ = ["Data", "check_close", "check_text", "checked_opcode", "close_payload", "parse_close", "payload_of"]
 
 Data = str | bytes | bytearray | memoryview
 """The data of a message to send, or of one of its fragments."""
@@ -60,6 +61,27 @@ def parse_close(payload: bytes) -> tuple[int, str]:
         return code, payload[2:].decode()
     except UnicodeDecodeError:
         raise ProtocolError("close reason is not UTF-8", CloseCode.INVALID_DATA) from None
+
+
+def payload_of(data: Any) -> bytes | None:
+    """Returns the bytes of str and bytes-like data; None for an iterable of parts.
+
+    Raises:
+        TypeError: The data is none of these.
+    """
+    if isinstance(data, bytes):
+        return data
+    if isinstance(data, str):
+        return data.encode()
+    try:
+        return memoryview(data).tobytes()
+    except TypeError:
+        if isinstance(data, dict):
+            raise TypeError("a dict is not a message: use send_json") from None
+        if isinstance(data, (Iterable, AsyncIterable)):
+            return None
+        kind = type(data).__name__
+        raise TypeError(f"a message is str, bytes-like or an iterable of them, not {kind}") from None
 
 
 def checked_opcode(opcode: Any) -> int:
