@@ -125,18 +125,26 @@ async def answering(
 ) -> AsyncIterator[str]:
     """Serves any bytes: calls a function for each connection, which ends with the call; yields the URL of a WebSocket.
 
+    At the end it waits for the calls. Python 3.11 reports the cancellation of one as an error of the loop.
+
     Args:
         limit: Bytes that the stream of a connection may buffer.
     """
+    calls = set()
 
     async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        call = asyncio.current_task()
+        calls.add(call)
         try:
             await answer(reader, writer)
         finally:
             writer.close()
+            calls.remove(call)
 
     async with await asyncio.start_server(serve_one, "127.0.0.1", 0, ssl=tls and tls.server, limit=limit) as server:
         yield f"{'wss' if tls else 'ws'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        if calls:
+            await asyncio.wait(calls)
 
 
 class AsgiServer:
