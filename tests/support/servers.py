@@ -130,10 +130,11 @@ async def answering(
     Args:
         limit: Bytes that the stream of a connection may buffer.
     """
-    calls = set()
+    calls: set[asyncio.Task[Any]] = set()
 
     async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         call = asyncio.current_task()
+        assert call is not None
         calls.add(call)
         try:
             await answer(reader, writer)
