@@ -53,7 +53,7 @@ async def test_an_application_that_does_not_receive_pauses_reading(serving_asgi,
         go_on.set()
         await peer.settled()
         assert events == messages
-        assert protocol.transport.is_reading()
+        await until(protocol.transport.is_reading)
         peer.close()
         assert await peer.closing() == (1000, "")
 
