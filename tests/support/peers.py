@@ -17,6 +17,8 @@ __all__ = ["ENDING", "Peer", "Session", "dial"]
 ENDING = 9
 """Seconds within which a view must end after the loss of its peer; less than CLOSE_TIMEOUT."""
 
+_MOST_FLOODED = 64 * 2**20
+
 
 class Peer:
     """A client that sends only on request."""
@@ -117,14 +119,15 @@ class Peer:
             assert not getattr(error, "partial", b""), "the stream ends inside a frame"
             return frames
 
-    async def flood(self, data: bytes, most: int = 400) -> int:
-        """Sends `data` repeatedly until the server stops reading; returns the number of writes, less than `most`.
+    async def flood(self, data: bytes) -> int:
+        """Sends `data` repeatedly until the server stops reading; returns the number of writes.
 
-        The buffers of both sockets hold a few MiB by then. Several short waits show that, and not a long one: a machine
-        that is busy for all of its time would end it before the server has had a turn.
+        The buffers of both sockets are full by then: Linux lets those of a busy machine grow to 36 MiB. Several short
+        waits show that, and not a long one: a machine that is busy for all of its time would end it before the server
+        has had a turn.
         """
         self.writer.transport.set_write_buffer_limits(high=0)
-        for count in range(1, most):
+        for count in range(1, _MOST_FLOODED // len(data)):
             self.write(data)
             draining = asyncio.ensure_future(self.writer.drain())
             for _ in range(10):
@@ -134,7 +137,7 @@ class Peer:
                 draining.cancel()
                 return count
             draining.result()
-        raise AssertionError(f"the server has read {most} times {len(data)} bytes")
+        raise AssertionError(f"the server has read {_MOST_FLOODED} bytes")
 
     async def settled(self) -> list[Frame]:
         """The frames up to the pong that shows that the server has read everything."""
