@@ -394,6 +394,7 @@ async def test_groups_in_process_warn_of_several_workers(monkeypatch, log, name)
         ("uvicorn app:app --workers 1", None),
         ("uvicorn app:app --workers", None),
         ("train.py --workers 4", None),
+        ("/home/gunicorn/train.py --workers 4", None),
     ],
 )
 def test_groups_in_process_warn_of_several_workers_of_other_servers(run, monkeypatch, log, line, words):
@@ -412,6 +413,13 @@ def test_groups_of_the_embedded_server_take_no_number_of_the_environment(run, mo
     monkeypatch.setattr("sys.argv", [program, "serve", "app.py"])
     run(Groups().publish("lobby", "hello"))
     assert not log()
+
+
+def test_a_program_in_a_folder_named_duck_is_not_the_embedded_server(run, monkeypatch, log):
+    monkeypatch.setenv("WEB_CONCURRENCY", "4")
+    monkeypatch.setattr("sys.argv", ["/home/duck/chat.py"])
+    run(Groups().publish("lobby", "hello"))
+    assert ["WEB_CONCURRENCY=4 processes serve" in entry.message for entry in log()] == [True]
 
 
 async def test_a_member_of_a_loop_that_has_ended_cannot_join(rooms):

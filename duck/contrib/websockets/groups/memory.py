@@ -175,7 +175,8 @@ def _counts_of_workers() -> Iterator[tuple[str, str]]:
     """Yields the names and values of settings that may have the number of processes."""
     yield "DUCK_WORKERS", os.environ.get("DUCK_WORKERS", "")
     program = Path(sys.argv[0])
-    names = {program.stem, *program.parts[-3:-1]}  # the latter for `python -m`, such as `python -m duck.server`
+    # The folders are those of `python -m`, such as `python -m duck.server`.
+    names = {*program.parts[-3:-1]} if program.stem == "__main__" else {program.stem}
     if "duck" not in names:  # `duck serve` takes no number of the environment, which some platforms set
         yield "WEB_CONCURRENCY", os.environ.get("WEB_CONCURRENCY", "")
     if not _COMMANDS.isdisjoint(names):
