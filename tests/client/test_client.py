@@ -231,13 +231,25 @@ async def test_errors_in_hooks_end_a_connection(serving, log):
     assert [type(entry.error) for entry in log()] == [ZeroDivisionError]
 
 
-async def test_cancelling_run_closes_the_connection_with_1001(serving):
+async def test_a_cancelled_run_closes_with_1001_and_ends_after_on_close(serving):
+    opened, closing, end = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    class Client(WebSocketClient):
+        async def on_open(self):
+            opened.set()
+
+        async def on_close(self, frame=None):
+            closing.set()
+            await end.wait()
+
     async with serving(Echo) as server:
-        client = WebSocketClient(url_of(server))
+        client = Client(url_of(server))
         running = asyncio.create_task(client.run())
-        while client._protocol is None:  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
+        await opened.wait()
         running.cancel()
+        await closing.wait()
+        assert not running.done()
+        end.set()
         await asyncio.wait([running])
         assert running.cancelled()
         assert client.close_code == CloseCode.GOING_AWAY

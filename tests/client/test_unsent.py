@@ -1,7 +1,9 @@
 """Messages that a connection of `async for ws in connect(...)` may not have sent: `unsent` and `left_over`."""
 
 import asyncio
+import gc
 import socket
+import weakref
 
 import pytest
 
@@ -47,6 +49,31 @@ async def test_unsent_messages_are_reported(log):
     assert [entry.message.partition(": ")[2] for entry in log()] == [
         "messages that may not have been sent: 3, see unsent"
     ]
+
+
+async def test_a_lost_connection_with_unsent_messages_is_freed(until, log):
+    async def serve_one(reader, writer):
+        writer.write(agreed(await reader.readuntil(b"\r\n\r\n")))
+        await reader.read(9)
+        writer.transport.abort()
+
+    first = None
+
+    def is_freed():
+        gc.collect()
+        return first() is None
+
+    async with answering(serve_one, limit=1000) as url:
+        async for ws in connect(url, reconnect=SOON, compression=False):
+            if first is not None:
+                break
+            first = weakref.ref(ws)
+            ws.send("x" * 20_000_000)
+            await ws.wait_closed()
+            assert ws.unsent
+        assert ws.left_over
+        await until(is_freed)
+    assert len(log()) == 1
 
 
 class Answering(WebSocketView):

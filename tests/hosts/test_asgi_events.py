@@ -185,11 +185,19 @@ async def test_an_event_that_the_server_rejects_ends_the_application_with_its_er
     assert View.closed == [(None, 1008 if rejected == "close" else 1006)]
 
 
-async def test_a_lost_client_reported_after_a_failed_send_is_no_error():
-    class View(Closed):
-        pass
+@pytest.mark.parametrize("is_reading", [True, False])
+async def test_a_lost_client_reported_after_a_failed_send_is_no_error(until, is_reading):
+    """The report is noticed although messages wait, and none is read."""
 
-    server = Events({"type": "websocket.receive", "text": "hello"})
+    class View(Closed):
+        MAX_CONCURRENT_MESSAGES = MAX_WAITING_MESSAGES = 1
+
+        async def on_receive(self, message, opcode):
+            await until(lambda: self.request.transport.is_reading() is is_reading)
+            await self.send(message)
+
+    messages = [{"type": "websocket.receive", "text": "hello"}] * (1 if is_reading else 3)
+    server = Events(*messages)
 
     async def send(event):
         if event["type"] == "websocket.send":

@@ -195,14 +195,21 @@ async def test_the_subprotocols_of_the_scope_omit_empty_members_of_the_list(serv
 
 
 @pytest.mark.parametrize(
-    ("target", "path", "query"), [("ws://other:81/a%20b?c=d", "/a b", b"c=d"), ("ws://other:81?c=d", "/", b"c=d")]
+    ("target", "path", "query", "host"),
+    [
+        ("ws://other:81/a%20b?c=d", "/a b", b"c=d", b"other:81"),
+        ("ws://other:81?c=d", "/", b"c=d", b"other:81"),
+        ("/a?to=ws://other:81/", "/a", b"to=ws://other:81/", b"127.0.0.1"),  # a URL in the query is no absolute target
+    ],
 )
-async def test_the_scope_has_the_path_and_the_host_of_an_absolute_target(serving_asgi, dial, http, target, path, query):
+async def test_the_scope_has_the_path_and_the_host_of_an_absolute_target(
+    serving_asgi, dial, http, target, path, query, host
+):
     app = App()
     async with serving_asgi(app, http=http) as server, dial(server, target=target) as peer:
         assert (await peer.head())[0] == 101
     assert (app.scope["path"], app.scope["query_string"]) == (path, query)
-    assert [value for name, value in app.scope["headers"] if name == b"host"] == [b"other:81"]
+    assert [value for name, value in app.scope["headers"] if name == b"host"] == [host]
 
 
 @pytest.mark.parametrize(

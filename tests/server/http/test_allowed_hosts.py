@@ -103,6 +103,7 @@ async def test_a_request_for_another_host_is_misdirected(connect, host, status, 
         ("http://localhost/page", "evil.test", 200),
         ("HTTP://localhost:8000/page", "localhost", 200),
         ("http://a@localhost/page", "localhost", 400),
+        ("/page?to=http://evil.test/", "localhost", 200),
     ],
 )
 async def test_a_host_in_the_target_counts_and_not_the_field(connect, target, host, status):

@@ -95,7 +95,7 @@ def test_only_http_1_1_without_close_is_kept_alive(data, keep_alive):
         (post(b"Content-Length: 1", b"Content-Length: 2"), 400),
         (post(b"Content-Length: 1", b"Transfer-Encoding: chunked"), 400),
         (post(b"Transfer-Encoding: chunked", body=b"zz\r\n"), 400),
-        (post(b"Transfer-Encoding: gzip, chunked", body=b"0\r\n\r\n"), 501),
+        (post(b"Transfer-Encoding: gzip, chunked", body=b"0\r\n\r\n" + GET), 501),
     ],
 )
 def test_a_malformed_request_is_refused_with_its_status(data, status, step):

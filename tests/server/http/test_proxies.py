@@ -42,6 +42,10 @@ def test_the_client_is_the_last_address_that_is_no_proxy(value, address):
     assert client(("X-Forwarded-For", value)) == ((address, 0), False)
 
 
+def test_a_single_proxy_may_be_a_str():
+    assert client(("X-Forwarded-For", "203.0.113.7"), trusted="10.0.0.1") == (("203.0.113.7", 0), False)
+
+
 @pytest.mark.parametrize(
     ("value", "address"),
     [
