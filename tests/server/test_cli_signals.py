@@ -86,6 +86,33 @@ def test_a_server_stops_where_the_system_has_no_thread_left(folder, loop, worker
     assert (process.process.returncode, "Traceback" in errors) == (0, False)
 
 
+UNNOTICED = """
+import signal, threading, time
+from duck.contrib.websockets import WebSocketView
+
+class Threaded(WebSocketView):
+    PING_INTERVAL = RECEIVE_TIMEOUT = None  # no timer wakes the loop
+
+    async def on_receive(self, message, opcode):
+        threading.Thread(target=take_signal).start()
+
+def take_signal():
+    time.sleep(0.2)  # the loop waits by then
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+"""
+
+
+@pytest.mark.parametrize(("loop", "workers"), [*((loop, 1) for loop in LOOPS), ("asyncio", 2)])
+def test_a_signal_that_does_not_interrupt_the_wait_of_the_loop_stops_the_server(folder, loop, workers):
+    """As one that comes just before the wait, or that another thread gets."""
+    (folder / "threaded.py").write_text(UNNOTICED)
+    arguments = ("threaded.py", "--port", 0, "--loop", loop, "--workers", workers, "--head-timeout", 1000)
+    with Process(folder, *arguments) as process, connect(process.address, ping_interval=None) as client:
+        client.send("take it")
+        with pytest.raises(Exception, match=r"1001.*server shutting down"):
+            client.recv(20)
+
+
 NAMESPACE = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child"]
 
 

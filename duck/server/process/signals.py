@@ -4,11 +4,12 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["call_in_loop", "end_by", "handle", "on_hangup", "on_signals", "outlast_signals"]
+__all__ = ["call_in_loop", "end_by", "handle", "on_hangup", "on_signals", "outlast_signals", "waking_loop"]
 
 _SAME_SIGNAL = 1.0  # seconds in which a second signal counts as the first
 
@@ -97,6 +98,35 @@ def call_in_loop(runner: asyncio.Runner, callback: Callable[[], object]) -> None
     """Calls back in the loop of a runner, from a signal handler; the loop may be blocked, or closed."""
     with contextlib.suppress(RuntimeError):
         runner.get_loop().call_soon_threadsafe(callback)
+
+
+@contextlib.contextmanager
+def waking_loop() -> Iterator[None]:
+    """Wakes the running loop at each signal.
+
+    Python calls a handler only once the main thread executes Python code again. A signal that comes just before the
+    loop waits, or that the kernel gives to another thread, does not end the wait. uvloop wakes by itself.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        reader.setblocking(False)
+        writer.setblocking(False)
+        before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        if before >= 0:
+            signal.set_wakeup_fd(before)
+            yield
+            return
+        loop.add_reader(reader, reader.recv, 4096)
+        try:
+            yield
+        finally:
+            loop.remove_reader(reader)
+            if (current := signal.set_wakeup_fd(-1)) != writer.fileno():  # the application has set its own
+                signal.set_wakeup_fd(current)
 
 
 def outlast_signals() -> None:

@@ -16,7 +16,7 @@ from ..server import Server
 from ..serving import serve_target
 from .deadline import Deadline
 from .exposition import exposing
-from .signals import call_in_loop
+from .signals import call_in_loop, waking_loop
 
 __all__ = ["Stop", "serve_until_stopped"]
 
@@ -93,19 +93,20 @@ async def serve_until_stopped(
     stop.begin()
     try:
         stop.deadline.stage = "the start of the server and its lifespan"
-        async with serve_target(target, options, sockets, ssl) as server:
+        with waking_loop():
+            async with serve_target(target, options, sockets, ssl) as server:
 
-            async def stats() -> Stats:
-                return server.stats()
+                async def stats() -> Stats:
+                    return server.stats()
 
-            async with exposing(options.metrics, stats):
-                with ready(server):
-                    stop.deadline.stage = "the end of the connections"
-                    await stop.wait()
-                await server.close(replaced=stop.replaced)
-            stop.deadline.stage = "the end of the lifespan"
-        stop.deadline.stage = "the end of other tasks and of threads"
-        await _end_tasks(server)
+                async with exposing(options.metrics, stats):
+                    with ready(server):
+                        stop.deadline.stage = "the end of the connections"
+                        await stop.wait()
+                    await server.close(replaced=stop.replaced)
+                stop.deadline.stage = "the end of the lifespan"
+            stop.deadline.stage = "the end of other tasks and of threads"
+            await _end_tasks(server)
     except asyncio.CancelledError:
         if not stop.interrupted:
             raise
