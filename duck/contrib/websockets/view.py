@@ -74,7 +74,7 @@ class WebSocketView(WebSocketEndpoint, View):
     Handlers start in the order of the messages. A handler that waits does not delay later messages: their handlers
     start meanwhile, and up to MAX_CONCURRENT_MESSAGES of them may wait at a time.
 
-    Attributes in capitals are settings: `docs/reference/settings.md` of the repository has unit and meaning of each.
+    Attributes in capitals are settings; `docs/reference/settings.md` in the repository has their units and meanings.
 
     Args:
         upgrade_request: The upgrade request of the peer.

@@ -20,6 +20,7 @@ __all__ = [
     "OPCODES",
     "CancelledError",
     "cancel_again",
+    "checked",
     "current_tasks",
     "enter_task",
     "is_abandoned",
