@@ -1,5 +1,6 @@
 """Workers in their surroundings: signals that others send or ignore, child processes, and long reports."""
 
+import errno
 import os
 import re
 import signal
@@ -9,6 +10,9 @@ from pathlib import Path
 
 import pytest
 from websockets.sync.client import connect
+
+from duck.server.options import Options
+from duck.server.workers.worker_sockets import WorkerSockets
 
 from ...support.commands import Process, run_command
 from ..command import ONE_VIEW, echo, ignoring
@@ -34,6 +38,33 @@ def test_a_hangup_that_reaches_a_worker_changes_nothing(folder):
             assert client.recv(30)
         status, errors = process.stop(signal.SIGTERM)
     assert (status, "SIGHUP" in errors) == (0, False)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers share a socket")
+async def test_no_other_server_gets_the_address_while_no_worker_has_a_socket():
+    """Before the first worker, and while all of them wait for their next attempt to start."""
+
+    def is_taken(address):
+        with socket.socket() as other:
+            try:
+                other.bind(address)
+            except OSError as error:
+                return error.errno == errno.EADDRINUSE
+        return False
+
+    async with WorkerSockets.at(Options(port=0), ()) as worker_sockets:
+        first = worker_sockets.take()
+        address = first[0].getsockname()
+        worker_sockets.put_back(first)
+        assert is_taken(address)
+        listening = worker_sockets.take()
+        listening[0].listen()
+        with socket.create_connection(address):
+            listening[0].accept()[0].close()
+        worker_sockets.put_back(listening)
+        worker_sockets.close()
+        with socket.create_server(address):  # as a successor of the whole server does
+            pass
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
