@@ -277,11 +277,15 @@ class RedisPresence:
     def interrupted(self, channel: bytes) -> None:
         """Handles a gap: the server may have lost its data, and changes may have been missed."""
         watched = self._watched.get(channel)
-        if watched is not None:
-            watched.settles = asyncio.get_running_loop().time() + self._options.ttl
+        self._doubt(watched)
         if watched is not None or channel in self._own:
             self._interrupted.add(channel)
             self._start()
+
+    def _doubt(self, watched: _Watched | None) -> None:
+        """Lets entries that are missing at the server leave the copy, once their owners have had time to return."""
+        if watched is not None:
+            watched.settles = asyncio.get_running_loop().time() + self._options.ttl
 
     def _report(self, channel: bytes, joined: dict[str, str], left: dict[str, str]) -> None:
         if joined or left:
@@ -411,6 +415,7 @@ class RedisPresence:
             with suppress(BrokerError):  # such as NOSCRIPT, of a server that has restarted
                 if await self._write(channel, _RENEW, {}):
                     return True
+                self._doubt(self._watched.get(channel))  # without our lease, entries of others may have ended as well
         return await self._replace(channel)
 
     async def _recover(self, channel: bytes) -> bool:
