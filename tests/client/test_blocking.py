@@ -447,22 +447,24 @@ async def test_a_loop_in_the_thread_would_stand_still(serving):
 
 
 INTERRUPTED = """
-import os
+import signal
 import sys
 from duck.contrib.websockets.client import connect
 
+def interrupt(signum, frame):
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.raise_signal(signal.SIGINT)
+
+signal.signal(signal.SIGALRM, interrupt)
 with connect(sys.argv[1]) as ws:
-    ws.send(str(os.getpid()))
+    signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)  # again, because a signal just before a wait does not end it
     ws.recv()
 """
 
 
 async def test_ctrl_c_ends_a_wait_and_closes_the_connection(serving):
-    class Interrupting(WebSocketView):
-        async def on_receive(self, message, opcode):
-            os.kill(int(message), signal.SIGINT)
-
-    async with serving(Interrupting) as server:
+    async with serving(Echo) as server:
         arguments = "-P", "-c", INTERRUPTED, server.addresses[0]
         process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stderr=asyncio.subprocess.PIPE)
         _, errors = await process.communicate()

@@ -176,10 +176,9 @@ async def frame_header(peer):
     return first, int.from_bytes(await peer.reader.readexactly(8)) if size == 127 else size
 
 
-@pytest.mark.usefixtures("quick_shutdown")
 @pytest.mark.parametrize("app", [Pushing.as_asgi(), pushing], ids=["view", "application"])
 async def test_a_client_that_reads_gets_everything_from_a_server_that_shuts_down(serving_asgi, dial, app):
-    """The client gets all messages and the close frame, for any duration of the transfer."""
+    """The client gets all messages and the close frame, though the transfer takes longer than SHUTDOWN_TIMEOUT."""
     async with serving_asgi(app) as server, dial(server, receive_buffer=65536) as peer:
         await peer.head()
         first, size = await frame_header(peer)
@@ -189,7 +188,7 @@ async def test_a_client_that_reads_gets_everything_from_a_server_that_shuts_down
             for start in range(0, size, 65536):
                 received += len(await peer.reader.readexactly(min(65536, size - start)))
                 if received % 2**20 == 0:
-                    await asyncio.sleep(0.02)
+                    await asyncio.sleep(0.08)
             first, size = await frame_header(peer)
         assert received == len(PUSHED)
         assert await peer.reader.readexactly(2) == CloseCode.SERVICE_RESTART.to_bytes(2)

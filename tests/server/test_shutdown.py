@@ -9,6 +9,7 @@ from websockets.asyncio.client import connect as ws_connect
 from websockets.exceptions import ConnectionClosedOK
 
 from duck.contrib.websockets import WebSocketView
+from duck.contrib.websockets.protocol.lingering import Lingering
 from duck.server import Limits, Server, serve
 from duck.server.shutdown import Work
 from duck.urls import path
@@ -234,10 +235,10 @@ async def test_an_idle_client_that_takes_no_part_in_the_end_of_tls_is_not_waited
             assert not running._work.protocols
 
 
-@pytest.mark.usefixtures("impatient")
-async def test_a_refused_client_is_waited_for_and_then_let_go(either_tls, ssl):
+async def test_a_refused_client_is_waited_for_and_then_let_go(either_tls, ssl, monkeypatch):
     """The client may read the refusal. A connection left open by `close` would be open when the loop is closed."""
-    limits = Limits(linger_timeout=0.2, keep_alive_timeout=1000)
+    monkeypatch.setattr(Lingering, "QUIET", 1.0)
+    limits = Limits(linger_timeout=1, keep_alive_timeout=1000)
 
     def ask(port):
         client = socket.create_connection(("127.0.0.1", port))
