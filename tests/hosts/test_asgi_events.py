@@ -1,6 +1,7 @@
 """Views on a server with ASGI's events alone, in whose place the test acts."""
 
 import asyncio
+from contextvars import ContextVar
 from typing import ClassVar
 
 import pytest
@@ -227,3 +228,66 @@ async def test_an_application_ends_at_the_deadline_though_its_client_reads_nothi
     await View.as_asgi()(server.scope, server.events.get, send)
     assert [event["type"] for event in server.sent] == ["websocket.accept"]
     assert View.closed == [(None, 1000)]
+
+
+async def test_a_reply_leaves_before_the_next_message_is_received():
+    server = Events(*[{"type": "websocket.receive", "text": text} for text in "abc"], {"type": "websocket.disconnect"})
+    sent = []
+
+    async def receive():
+        sent.append([event["text"] for event in server.sent[1:]])
+        return await server.events.get()
+
+    await Echo.as_asgi()(server.scope, receive, server.send)
+    assert sent[-4:] == [[], ["a"], ["a", "b"], ["a", "b", "c"]]
+
+
+async def test_a_handler_has_its_own_task_and_context():
+    """Although it begins within the step of the task that has received its message."""
+    variable = ContextVar("variable", default="of the server")
+    handlers, receiving, seen = [], [], []
+
+    class View(Echo):
+        async def on_receive(self, message, opcode):
+            handlers.append(asyncio.current_task())
+            variable.set("of a handler")
+            if message == b"cancelled":
+                asyncio.current_task().cancel()
+                await asyncio.sleep(0)
+            async with asyncio.timeout(60):
+                await self.send(message, opcode)
+
+    server = Events(
+        {"type": "websocket.receive", "text": "cancelled"},
+        {"type": "websocket.receive", "text": "hello"},
+        {"type": "websocket.disconnect"},
+    )
+
+    async def receive():
+        receiving.append(asyncio.current_task())
+        seen.append(variable.get())
+        return await server.events.get()
+
+    await View.as_asgi()(server.scope, receive, server.send)
+    assert [event.get("text") for event in server.sent] == [None, "hello"]
+    assert handlers[0] is not handlers[1]
+    assert not {*handlers} & {*receiving, asyncio.current_task(), None}
+    assert {*seen} == {"of the server"}
+
+
+async def test_a_flood_of_messages_lets_the_loop_go_on():
+    """A server may return every message at once, without a wait."""
+    asyncio.get_running_loop().call_later(0.02, (gone := asyncio.Event()).set)
+    server = Events()
+
+    async def receive():
+        if not server.events.empty():
+            return await server.events.get()
+        return {"type": "websocket.disconnect"} if gone.is_set() else {"type": "websocket.receive", "text": "again"}
+
+    class View(Closed):
+        async def on_receive(self, message, opcode):
+            pass
+
+    await View.as_asgi()(server.scope, receive, server.send)
+    assert [code for _, code in View.closed] == [1005]

@@ -1,32 +1,35 @@
 """A view as an ASGI application: `WebSocketView.as_asgi`.
 
 A server that can pass on the whole connection, as this package's protocol for uvicorn does, gives it to the view. Any
-other server sends and receives messages, which the `Bridge` converts: the view has a `VirtualTransport`, and a
-`Connection` in the role of the client parses the bytes that the view writes, and serializes received messages for it.
+other server sends and receives messages, which the `Bridge` converts, in the place of the client: the view has a
+`VirtualTransport`.
 
-    view -- bytes --> VirtualTransport.outgoing -> Connection (client) -- messages --> send(event)
-    view <- bytes --- VirtualTransport.feed <----- Connection (client) <- messages --- receive()
+    view -- bytes --> VirtualTransport.outgoing -> MessageReader -- messages --> send(event)
+    view <- bytes --- VirtualTransport.feed <----- serialize <----- messages --- receive()
 
-So all rules and hooks of the view apply. ASGI has no events for pings and fragments.
+So all rules and hooks of the view apply. ASGI has no events for pings and fragments. The task that has received a
+message also feeds it to the view, and then steps the task that sends the view's reply: no pass of the loop lies between
+`receive` and `send`.
 """
 
 import asyncio
-import contextlib
 import os
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, MutableMapping
+from time import perf_counter
 from typing import Any, Protocol, Self
 from urllib.parse import quote, unquote
 
 from duck.http.request import HttpRequest
 
+from .. import codec
 from ..exceptions import ConnectionClosed, HandshakeError
 from ..logging import label, logger
 from ..opcodes import CloseCode, OpCode
+from ..protocol.stepping import call_outside_task
 from ..protocol.virtual_transport import VirtualTransport
 from ..sansio import handshake
-from ..sansio.connection import Connection
-from ..sansio.payloads import check_close, parse_close
+from ..sansio.payloads import close_payload, parse_close
 
 __all__ = [
     "EXTENSION",
@@ -51,8 +54,13 @@ Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
 
+_FAIR_SHARE = 0.005  # seconds after which a flood of messages yields to the loop
 _GONE = 0.2  # seconds in which a server may report a lost client after a failed `send`
+_MASK = bytes(4)  # of the frames that the view gets; it leaves a payload as it is
 _ADVICE = "serve it by `uvicorn --ws duck.contrib.websockets.uvicorn:WebSocketProtocol` to avoid this"
+
+# A comparison with the member of the enum costs 20 times as much.
+_TEXT, _BINARY, _CLOSE, _PING = int(OpCode.TEXT), int(OpCode.BINARY), int(OpCode.CLOSE), int(OpCode.PING)
 
 _FRAMING = {"connection", "content-length", "date"}  # set by the server
 
@@ -267,7 +275,7 @@ class Bridge:
         self._receive = receive
         self._send = send
         self._scope = scope
-        self._client = Connection(client=True)
+        self._reader = codec.MessageReader(codec.MAX_LENGTH, False, False)
         self._transport = VirtualTransport(self._changed)
         self._view: AsgiView
         self._receiving: asyncio.Task[None]
@@ -276,7 +284,8 @@ class Bridge:
         self._refusal: HandshakeError | None = None
         self._readable = asyncio.Event()
         self._readable.set()  # to detect a client that disconnects before the response
-        self._written = asyncio.Event()
+        self._idle: list[codec.Waiter] = []  # the sending task, while nothing is to be sent
+        self._delivering = False  # whether the view is getting a frame
         self._gone = False  # whether the server has reported that the client has disconnected
         self._error: Exception | None = None  # an error of `send` that does not report a disconnected client
         self._warned: set[str] = set()
@@ -291,8 +300,8 @@ class Bridge:
         """
         self._view = view
         view._host_detects_loss = True
-        self._receiving = self._loop.create_task(self._pump_in())
         self._sending = self._loop.create_task(self._pump_out())
+        self._receiving = self._loop.create_task(self._pump_in())
         try:
             result = await run(view)
             if not self._accepted and not self._gone:
@@ -333,8 +342,11 @@ class Bridge:
 
     async def _pump_in(self) -> None:
         """Feeds received messages to the view."""
-        client = self._client
+        begin = 0.0  # so that the view begins first, even on a loop with eager tasks
         while True:
+            if perf_counter() - begin > _FAIR_SHARE:
+                await asyncio.sleep(0)
+                begin = perf_counter()
             await self._readable.wait()
             try:
                 event = await self._receive()
@@ -343,31 +355,41 @@ class Bridge:
                 self._gone = True
                 self._transport.abort()
                 return
-            if event["type"] == "websocket.receive":
-                text = event.get("text")
-                if text is not None:
-                    client.send(OpCode.TEXT, text.encode())
-                else:
-                    client.send(OpCode.BINARY, event["bytes"])
-            else:
+            if event["type"] != "websocket.receive":
                 self._gone = True
-                self._close_client(event)
-            # In a later callback, because messages must not be delivered while a task is running.
-            self._loop.call_soon(self._transport.feed, b"".join(client.take_outgoing()))
-            await asyncio.sleep(0)
-            if event["type"] == "websocket.disconnect":
-                if not client.close_sent or not self._accepted:
-                    self._transport.abort()
+                self._end(event)
                 return
+            text = event.get("text")
+            opcode, payload = (_BINARY, event["bytes"]) if text is None else (_TEXT, text.encode())
+            self._feed(codec.serialize(codec.FIN | opcode, payload, _MASK))
 
-    def _close_client(self, event: Event) -> None:
-        """Handles a client that has closed the connection or has disconnected."""
+    def _end(self, event: Event) -> None:
+        """Feeds the close frame of a client that has disconnected."""
         code = event.get("code")
-        with contextlib.suppress(ValueError):  # 1006 and other codes that no close frame carries
+        payload = b""
+        try:
             if code is not None and code != CloseCode.NO_STATUS_RCVD:
-                check_close(code)
-            if not self._client.close_sent:
-                self._client.close(code or CloseCode.NO_STATUS_RCVD, event.get("reason") or "")
+                payload = close_payload(code, event.get("reason") or "")
+        except ValueError:  # 1006 and other codes that no close frame carries
+            self._transport.abort()
+            return
+        self._feed(codec.serialize(codec.FIN | _CLOSE, payload, _MASK))
+        if not self._accepted:
+            self._transport.abort()
+
+    def _feed(self, frame: bytes) -> None:
+        # Messages must not be delivered while a task is running.
+        call_outside_task(self._loop, self._deliver, frame)
+
+    def _deliver(self, frame: bytes) -> None:
+        """Feeds a frame to the view, and sends what it has written; must be called while no task is running."""
+        self._delivering = True
+        try:
+            self._transport.feed(frame)
+        finally:
+            self._delivering = False
+        if self._is_due:
+            self._idle.pop().wake()
 
     # To the server
 
@@ -378,9 +400,15 @@ class Bridge:
             self._readable.set()
         else:
             self._readable.clear()
-        self._written.set()
         if transport.aborted:
             self._sending.cancel()  # the task may be waiting for a client that does not read
+        elif not self._delivering and self._is_due:
+            self._idle.pop().wake_soon()
+
+    @property
+    def _is_due(self) -> bool:
+        """Whether the sending task waits, and has something to do."""
+        return bool(self._idle and (self._transport.outgoing() or self._transport.lost))
 
     async def _pump_out(self) -> None:
         """Sends the view's data until the view has closed."""
@@ -394,8 +422,7 @@ class Bridge:
                         return
                 transport.sent(len(data))
             else:
-                self._written.clear()
-                await self._written.wait()
+                await codec.Waiter(self._loop, self._idle)
 
     async def _put(self, event: Event) -> bool:
         """Sends an event; returns whether others may follow."""
@@ -416,25 +443,21 @@ class Bridge:
 
     def _events_of(self, data: bytes | memoryview) -> Iterator[Event]:
         """Yields the events for bytes that the view has written."""
-        client = self._client
         protocol: Any = self._transport.get_protocol()
-        # Only the reader is used, because the view may send messages after the client's close frame.
-        for opcode, payload in client.reader.receive(bytes(data)):
-            if opcode == OpCode.TEXT:
+        for opcode, payload in self._reader.receive(bytes(data)):
+            if opcode == _TEXT:
                 yield {"type": "websocket.send", "text": payload.decode()}
-            elif opcode == OpCode.BINARY:
+            elif opcode == _BINARY:
                 yield {"type": "websocket.send", "bytes": payload}
-            elif opcode == OpCode.CLOSE and not client.close_sent:  # otherwise it answers the client's
+            elif opcode == _CLOSE and not self._gone:  # otherwise it answers the client's
                 code, reason = parse_close(payload)
                 if code == CloseCode.NO_STATUS_RCVD:
                     code = CloseCode.NORMAL_CLOSURE
                 yield {"type": "websocket.close", "code": int(code), "reason": reason}
-            elif opcode == OpCode.PING:
+            elif opcode == _PING:
                 self._warn("a ping is not sent")
                 protocol.heartbeat.fail(RuntimeError("messages of ASGI have no pings: the server sends its own"))
-                if not client.close_sent:
-                    client.send(OpCode.PONG, payload)
-                    self._loop.call_soon(self._transport.feed, b"".join(client.take_outgoing()))
+                self._loop.call_soon(self._deliver, codec.serialize(codec.FIN | OpCode.PONG, payload, _MASK))
         if protocol.writer.fragmenting:
             self._warn("a message is gathered from its fragments before it is sent")
 

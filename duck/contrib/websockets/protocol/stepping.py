@@ -19,6 +19,7 @@ from ..opcodes import OpCode
 __all__ = [
     "OPCODES",
     "CancelledError",
+    "call_outside_task",
     "cancel_again",
     "checked",
     "current_tasks",
@@ -145,15 +146,20 @@ else:
         first: Any = _FirstStep()
         task = kind(coroutine, loop=first, context=context)
         Future.__init__(task, loop=loop)  # the rest of the task does not know its loop
-        outer = asyncio.current_task(loop)
-        if outer is not None:
-            leave_task(loop, outer)
-        try:
-            first.context.run(first.step)
-        finally:
-            if outer is not None:
-                enter_task(loop, outer)
+        call_outside_task(loop, first.context.run, first.step)
         return task
+
+
+def call_outside_task(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *args: object) -> None:
+    """Calls a callback as the loop would: while no task is running."""
+    outer = asyncio.current_task(loop)
+    if outer is not None:
+        leave_task(loop, outer)
+    try:
+        callback(*args)
+    finally:
+        if outer is not None:
+            enter_task(loop, outer)
 
 
 def cancel_again(loop: asyncio.AbstractEventLoop, error: BaseException) -> None:
