@@ -1,6 +1,6 @@
 """HttpResponse: its bytes, and refused values."""
 
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 
 import pytest
 
@@ -17,7 +17,7 @@ def test_a_page_has_date_type_and_length():
     status_line, headers, body = parse(HttpResponse("h\xe9").to_bytes())
     assert status_line == "HTTP/1.1 200 OK"
     assert body == "h\xe9".encode()
-    assert parsedate_to_datetime(dict(headers)["Date"]) is not None
+    assert datetime.strptime(dict(headers)["Date"], "%a, %d %b %Y %H:%M:%S GMT")
     assert headers[1:] == [("Content-Type", "text/html; charset=utf-8"), ("Content-Length", "3")]
 
 
@@ -48,8 +48,8 @@ def test_headers_may_be_repeated_and_the_type_left_out():
 
 @pytest.mark.parametrize("name", ["Content-Type", "content-type"])
 def test_a_content_type_among_the_headers_replaces_the_default(name):
-    _, headers, _ = parse(HttpResponse("{}", headers={"X": "1", name: "application/json"}).to_bytes())
-    assert headers[1:] == [("X", "1"), (name, "application/json"), ("Content-Length", "2")]
+    _, headers, _ = parse(HttpResponse("{}", headers={name: "application/json"}).to_bytes())
+    assert headers[1:] == [(name, "application/json"), ("Content-Length", "2")]
 
 
 def test_a_status_may_lack_a_phrase():

@@ -208,11 +208,13 @@ def test_threads_that_outlive_the_server_are_named(folder):
     (folder / "threads.py").write_text(
         "import os, threading, time\nfrom duck.server.process.deadline import Deadline\nfrom echo import urlpatterns\n"
         "Deadline.EXIT_PATIENCE = 0.01\n\ndef work():\n    while not os.path.exists('end'):\n        time.sleep(0.01)\n"
-        "\nthreading.Thread(target=work).start()\n"
+        "\nthreading.Thread(target=work).start()\nthreading.Thread(target=work, name='daemon', daemon=True).start()\n"
     )
     with Process(folder, "threads.py", "--port", 0) as process:
         process.process.send_signal(signal.SIGTERM)
-        assert "thread Thread-1 (work) in work (" in process.until_told("serving has ended, but the process waits")
+        told = process.until_told("serving has ended, but the process waits")
+        assert "thread Thread-1 (work) in work (" in told
+        assert "daemon" not in told
         (folder / "end").touch()
         assert process.process.wait(30) == 0
 

@@ -38,8 +38,15 @@ async def test_views_are_closed_in_even_steps():
 
 async def test_a_draining_server_answers_pages_and_refuses_handshakes(connect, until):
     """Health checks get 503 for any Host, handshakes get Retry-After, and pages are answered."""
+    handshakes = []
+
+    class Room(Echo):
+        async def on_handshake(self, handshake):
+            handshakes.append(handshake)
+
+    routes = [path("/room", Room), path("/page", lambda request: "page")]
     options = {"drain": 1000, "health_path": "/healthz", "allowed_hosts": ["localhost"]}
-    async with serve(ROUTES, "localhost", port=0, **options) as server:
+    async with serve(routes, "localhost", port=0, **options) as server:
         url = f"ws://localhost:{server.port}/room"
         async with ws_connect(url) as first, ws_connect(url) as last:
             async with connect(server) as client:
@@ -54,11 +61,13 @@ async def test_a_draining_server_answers_pages_and_refuses_handshakes(connect, u
                 await ws_connect(url)
             assert caught.value.response.status_code == 503
             assert caught.value.response.headers["Retry-After"] == "1000"
+            assert server.stats().refused == {"draining": 1}
             with pytest.raises(ConnectionClosed):
                 await first.recv()
             await last.send("still served")
             assert await last.recv() == "still served"
         await closing  # at once, because no view is left
+    assert len(handshakes) == 2
 
 
 async def test_a_new_client_of_a_replaced_server_is_served(connect, until):

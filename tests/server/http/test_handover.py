@@ -210,6 +210,10 @@ async def test_no_deadline_of_http_is_left(connect, serve_view, view_class):
         assert await view.protocol.until(11) == b"still there"
 
 
+def objects_of_http():
+    return [each for each in gc.get_objects() if issubclass(type(each), (HttpProtocol, RequestReader))]
+
+
 @pytest.mark.usefixtures("without_collector")
 async def test_a_websocket_keeps_no_object_of_http(connect, serve_view, view_class):
     """An idle WebSocket keeps no parser, and the garbage collector is not needed for that."""
@@ -217,8 +221,7 @@ async def test_a_websocket_keeps_no_object_of_http(connect, serve_view, view_cla
         client.send(UPGRADE)
         await view_class.views.get()
         await client.reader.readexactly(len(SWITCH))
-        http = (HttpProtocol, RequestReader)
-        assert [each for each in gc.get_objects() if issubclass(type(each), http)] == []
+        assert objects_of_http() == []
 
 
 @pytest.mark.usefixtures("without_collector")
@@ -240,6 +243,15 @@ async def test_a_closed_connection_is_freed_at_once(connect, until, ssl):
             assert await client.rest() == b"\x88\x00"
         await until(lambda: not server._work.views)
         await until(lambda: not views)
+
+
+@pytest.mark.usefixtures("without_collector")
+async def test_a_closed_connection_of_pages_is_freed_at_once(connect, until, ssl):
+    async with serve([path("/page", lambda request: "page")], port=0, ssl=ssl) as server:
+        async with connect(server) as client:
+            await client.get("/page")
+            assert len(objects_of_http()) == 2
+        await until(lambda: not objects_of_http())
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from duck.server import Limits, serve
 from duck.server.http.protocol import HttpProtocol
 from duck.urls import path
 
-from ...support.handshake import UPGRADE
+from ...support.handshake import UPGRADE, upgrade
 
 GET = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
 
@@ -63,6 +63,34 @@ async def test_refusals_can_be_read_and_end_the_connection(connect, ssl):
         assert statuses == [status for _, status in REFUSED]
         async with connect(server) as client:
             assert (await client.get()).status == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "client_address", "status"), [("evil.test", "192.0.2.2", 421), ("test", "192.0.2.1", 503)]
+)
+async def test_a_refused_request_reaches_no_view(connect, host, client_address, status):
+    """A host that is not allowed, and a client that has as many connections as it may."""
+    reached = []
+
+    class View(WebSocketView):
+        async def on_handshake(self, handshake):
+            reached.append("/ws")
+
+    def page(request):
+        reached.append("/page")
+        return "page"
+
+    routes = [path("/ws", View), path("/page", page)]
+    options = {"allowed_hosts": ["test"], "trusted_proxies": ["127.0.0.1"], "limits": Limits(connections_per_address=1)}
+    async with serve(routes, port=0, **options) as server, connect(server) as first:
+        first.send(upgrade("/ws", {"Host": "test", "X-Forwarded-For": "192.0.2.1"}))
+        assert (await first.response(head_only=True)).status == 101
+        for target in ("/ws", "/page"):
+            async with connect(server) as client:
+                client.send(upgrade(target, {"Host": host, "X-Forwarded-For": client_address}))
+                assert (await client.response()).status == status
+                assert await client.rest() == b""
+    assert reached == ["/ws"]
 
 
 @pytest.mark.parametrize(
