@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import ssl
@@ -155,11 +156,11 @@ def certificate(folder: Path) -> tuple[str, str]:
 
 
 def free_port() -> int:
-    """A port of this machine that was free."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A free port below those that the system assigns by itself, so that no other socket takes it meanwhile."""
+    while True:
+        port = random.randrange(30_000, 32_768)
+        with contextlib.suppress(OSError), socket.create_server((HOST, port)):
+            return port
 
 
 def upgrade(path: str = "/") -> bytes:

@@ -213,7 +213,7 @@ def serving_duck(pure: bool) -> Iterator[int]:
 def free_port() -> int:
     """A free port below those that the system assigns by itself, so that no other socket takes it meanwhile."""
     while True:
-        port = random.randrange(10_000, 20_000)
+        port = random.randrange(30_000, 32_768)
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
 

@@ -11,6 +11,7 @@ import pytest
 from duck.contrib.websockets.client import connect, happy_eyeballs
 
 from ..support.leftovers import open_files
+from ..support.processes import free_port
 from ..support.views import Echo
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
@@ -49,8 +50,7 @@ def dead():
 
 def refusing():
     """An address that refuses connections."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()
+    return ("127.0.0.1", free_port())
 
 
 async def test_a_dead_address_does_not_prevent_a_connection(serving, either_tls, monkeypatch):
