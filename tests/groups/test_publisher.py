@@ -48,8 +48,9 @@ async def test_an_idle_publisher_reconnects(own_redis, monkeypatch):
 async def test_a_message_to_an_idle_server_that_does_not_answer_any_more_is_not_sent(own_redis, monkeypatch):
     monkeypatch.setattr("duck.contrib.websockets.groups.redis.publisher.SURE", 0.05)
     own_redis.start()
-    rooms = Groups(own_redis.url, timeout=0.5)
+    rooms = Groups(own_redis.url)
     await rooms.publish("lobby", "one")
+    rooms._broker.server.timeout = 0.5
     own_redis.freeze()
     await asyncio.sleep(0.1)
     with pytest.raises(BrokerError, match="was not sent") as caught:
