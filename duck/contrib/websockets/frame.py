@@ -174,7 +174,8 @@ def sendable(frame: Frame) -> tuple[OpCode, bytes, bool]:
     payload = frame.payload
     if type(payload) is not bytes:
         payload = memoryview(payload).tobytes()
-    return OpCode(frame.opcode), payload, bool(frame.fin)
+    opcode = frame.opcode
+    return opcode if type(opcode) is OpCode else OpCode(opcode), payload, bool(frame.fin)
 
 
 def message_of(frame: Frame) -> tuple[int, bytes]:

@@ -122,7 +122,9 @@ class Receiving(Sending):
         if self.frames is not None:
             self.frames.inbox.deliver(messages)
         else:
-            self.consumer.deliver([message for message in messages if message[0] & 0b1111 < _CLOSE])
+            if control:
+                messages = [message for message in messages if message[0] & 0b1111 < _CLOSE]
+            self.consumer.deliver(messages)
         self._respond_if_due()
 
     def _allowed(self, messages: list[tuple[int, bytes]], rate_limit: RateLimit) -> list[tuple[int, bytes]]:
@@ -130,7 +132,7 @@ class Receiving(Sending):
 
         A message in parts counts once, at its first part. A close frame, which is always the last, does not count.
         """
-        begun = [at for at, message in enumerate(messages) if message[0] & 0b1111 not in (0, OpCode.CLOSE)]
+        begun = [at for at, message in enumerate(messages) if message[0] & 0b1111 not in (0, _CLOSE)]
         allowed = rate_limit.take(len(begun), self.loop.time())
         return messages if allowed == len(begun) else messages[: begun[allowed]]
 
