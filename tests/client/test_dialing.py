@@ -195,19 +195,21 @@ async def test_a_redirect_of_a_given_socket_is_a_refusal():
 
 async def test_redirects_are_followed_without_private_fields_for_other_hosts(serving):
     targets = []
+    statuses = [301, 302, 303, 307, 308]
 
     def respond(target):
         targets.append(target)
-        return see_other("/b" if target == "/a" else f"ws://127.0.0.1:{server.port}/end?c", 301)
+        location = "/b" if len(targets) < len(statuses) else f"ws://127.0.0.1:{server.port}/end?c"
+        return see_other(location, statuses[len(targets) - 1])
 
     async with serving(Greeting) as server, responding(respond) as url:
         headers = {"Authorization": "x", "X-A": "1"}
-        async with connect(f"{url}/a", headers=headers, cookies={"a": "b"}, max_redirects=2) as ws:
+        async with connect(f"{url}/a", headers=headers, cookies={"a": "b"}, max_redirects=5) as ws:
             assert await ws.recv() == '["/end", null, "1"]'
             view, _ = await server.views.get()
             assert "cookie" not in view.request.headers
             assert ws.url == f"ws://127.0.0.1:{server.port}/end?c"
-        assert targets == ["/a", "/b"]
+        assert targets == ["/a", "/b", "/b", "/b", "/b"]
         for most, words in ((0, "302"), (1, "more than 1 redirects")):
             with pytest.raises(HandshakeRefused, match=words) as caught:
                 async with responding(lambda target: see_other("/x")) as url:

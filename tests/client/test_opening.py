@@ -8,7 +8,14 @@ from contextlib import suppress
 import pytest
 
 from duck.contrib.websockets import ConnectionClosed, State
-from duck.contrib.websockets.client import HandshakeRefused, InvalidHandshake, Reconnect, WebSocketClient, connect
+from duck.contrib.websockets.client import (
+    HandshakeRefused,
+    InvalidHandshake,
+    Reconnect,
+    WebSocketClient,
+    connect,
+    dialing,
+)
 from duck.contrib.websockets.testing import connect as connect_in_memory
 
 from ..support.handshake import agreed
@@ -64,6 +71,36 @@ async def test_the_client_ends_the_stream_of_an_opening_that_has_failed(response
         with pytest.raises(error):
             await connect(url)
         await ended.wait()
+
+
+async def test_a_refusal_whose_content_does_not_come_is_raised_soon(monkeypatch):
+    monkeypatch.setattr(dialing, "_REFUSAL_TIMEOUT", 0.05)
+
+    async def refuse(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 9\r\n\r\nwho")
+        await reader.read()
+
+    async with answering(refuse) as url:
+        with pytest.raises(HandshakeRefused, match="403") as caught:
+            await connect(url, open_timeout=None)
+    assert caught.value.body == b"who"
+
+
+async def test_a_head_that_comes_slowly_has_the_whole_open_timeout(monkeypatch):
+    monkeypatch.setattr(dialing, "_REFUSAL_TIMEOUT", 0)
+
+    async def agree(reader, writer):
+        response = agreed(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(response[:20])
+        await asyncio.sleep(0.02)
+        writer.write(response[20:])
+        await reader.read()
+
+    async with answering(agree) as url:
+        ws = await connect(url)
+        ws.terminate()
+        await ws.wait_closed()
 
 
 @pytest.mark.parametrize("kind", ["recv", "hooks"])

@@ -12,6 +12,7 @@ from duck.contrib.websockets.client import Reconnect, connect
 
 from ..support.handshake import agreed
 from ..support.servers import answering
+from ..support.views import Echo
 from ..support.waiting import within
 from .test_reconnecting import SOON
 
@@ -140,12 +141,15 @@ async def test_unsent_messages_are_forgotten_once_they_have_left(serving):
             break
 
 
-async def test_another_thread_sends_in_a_loop_of_connections(serving):
+async def test_any_thread_sends_text_and_bytes_in_a_loop_of_connections(serving):
     asyncio.get_running_loop().set_debug(True)  # refuses calls of the loop from other threads
-    async with serving(Answering) as server:
+    async with serving(Echo) as server:
         async for ws in connect(f"ws://127.0.0.1:{server.port}", reconnect=SOON):
-            await asyncio.to_thread(ws.send_text, "hello")
-            assert await ws.recv() == "thanks"
+            await ws.send_text("one")
+            await ws.send_binary(b"two")
+            await asyncio.to_thread(ws.send_text, "three")
+            await asyncio.to_thread(ws.send_binary, b"four")
+            assert [await ws.recv() for _ in range(4)] == ["one", b"two", "three", b"four"]
             await ws.close()
             break
 

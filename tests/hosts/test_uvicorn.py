@@ -123,6 +123,8 @@ async def test_invalid_events_are_refused(serving_asgi, dial, event, error):
         ({**ACCEPT, "headers": [("x-name", "value")]}, TypeError, "header are bytes"),
         ({"type": "websocket.http.response.start"}, TypeError, "'status' that is an int"),
         ({"type": "websocket.http.response.start", "status": "404"}, TypeError, "'status' that is an int"),
+        ({"type": "websocket.http.response.start", "status": 199}, RuntimeError, "status code '199'"),
+        ({"type": "websocket.http.response.start", "status": 600}, RuntimeError, "status code '600'"),
         ({"type": "websocket.http.response.start", "status": 404, "headers": [("a", b"")]}, TypeError, "are bytes"),
     ],
 )
@@ -299,8 +301,8 @@ async def test_closing_before_accepting_is_403(serving_asgi, dial):
     async with serving_asgi(app) as server, dial(server) as peer:
         status, headers = await peer.head()
         assert (status, headers["content-length"], headers["connection"]) == (403, "0", "close")
+        assert outcome == [{"type": "websocket.disconnect", "code": 1006}]  # before the client ends its side
         assert await peer.reader.read() == b""
-    assert outcome == [{"type": "websocket.disconnect", "code": 1006}]
 
 
 START = {"type": "websocket.http.response.start", "status": 404, "headers": [(b"x-name", b"value")]}
