@@ -221,6 +221,14 @@ def _add_process(group: Any) -> None:
         help="time for a worker to import the application and to start its lifespan (%(default)s)",
     )
     group.add_argument(
+        "--worker-timeout",
+        type=_seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help="time after which a worker whose event loop is blocked is ended, with its traceback, and replaced; 0 for "
+        "no limit (%(default)s)",
+    )
+    group.add_argument(
         "--groups",
         metavar="URL",
         help="the value of the environment variable DUCK_GROUPS, for an application with "

@@ -28,6 +28,7 @@ class Options:
         drain: Seconds over which a server that shuts down closes its WebSockets one by one; 0 for all at once.
         shutdown_timeout: Seconds for views and their handlers to end after that, and then for the lifespan.
         startup_timeout: Seconds for a worker to start to serve.
+        worker_timeout: Seconds for the event loop of a worker to answer the supervisor; 0 for no limit.
         shutdown_code: The close code for clients: 1001, or 1012 for a restart.
         health_path: The path that answers health checks: 200, or 503 once the server drains; None for no such path.
         limits: Limits on clients.
@@ -50,6 +51,7 @@ class Options:
     drain: float = 0.0
     shutdown_timeout: float = 10.0
     startup_timeout: float = 60.0
+    worker_timeout: float = 0.0
     shutdown_code: int = CloseCode.GOING_AWAY
     health_path: str | None = None
     limits: Limits = field(default_factory=Limits)
@@ -65,7 +67,7 @@ class Options:
         check_whole("port", self.port, 0, 65535)
         if self.uds_mode is not None:
             check_whole("uds_mode", self.uds_mode, 0, 0o777)
-        for name in ("drain", "shutdown_timeout", "startup_timeout"):
+        for name in ("drain", "shutdown_timeout", "startup_timeout", "worker_timeout"):
             check_seconds(name, getattr(self, name))
         if self.proxy_protocol and not self.trusted_proxies:
             raise ValueError("proxy_protocol needs trusted_proxies: otherwise any client could claim any address")

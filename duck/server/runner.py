@@ -45,6 +45,7 @@ def run(
     loop: str = "auto",
     workers: int = 1,
     startup_timeout: float = 60.0,
+    worker_timeout: float = 0.0,
     drain: float = 0.0,
     shutdown_timeout: float = 10.0,
     shutdown_code: int = CloseCode.GOING_AWAY,
@@ -71,6 +72,8 @@ def run(
             for `ssl` must be importable. Each worker has its own event loop, limits and lifespan. SIGHUP replaces the
             workers one after the other, SIGTTIN adds one and SIGTTOU stops one. With 1, this process itself serves.
         startup_timeout: Seconds for a worker to import the application and to start its lifespan.
+        worker_timeout: Seconds for the event loop of a worker to answer the supervisor. A worker whose loop is blocked
+            for longer is ended, with its traceback on stderr, and replaced. 0 for no limit.
         metrics: The address, as `HOST:PORT`, at which `/metrics` has the numbers of all workers for Prometheus.
 
     The other arguments and errors are those of `serve`.
@@ -97,6 +100,7 @@ def run(
         uds_mode=uds_mode,
         drain=drain,
         startup_timeout=startup_timeout,
+        worker_timeout=worker_timeout,
         shutdown_timeout=shutdown_timeout,
         shutdown_code=shutdown_code,
         health_path=health_path,

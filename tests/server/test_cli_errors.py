@@ -248,7 +248,7 @@ def test_limits_that_are_no_numbers_are_refused(limit):
         Limits(**limit)
 
 
-@pytest.mark.parametrize("name", ["drain", "shutdown_timeout", "startup_timeout"])
+@pytest.mark.parametrize("name", ["drain", "shutdown_timeout", "startup_timeout", "worker_timeout"])
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [

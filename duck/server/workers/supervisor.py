@@ -90,6 +90,7 @@ class Supervisor:
         self._boot = boot
         self._worker_sockets = worker_sockets
         self._startup_timeout = options.startup_timeout
+        self._worker_timeout = options.worker_timeout
         self._patience = options.patience + _GRACE
         self._slots: list[Slot] = []
         self._keepers: set[asyncio.Task[None]] = set()
@@ -223,10 +224,12 @@ class Supervisor:
         assert worker is not None
         since = loop.time()
         wanted = loop.create_task(slot.wanted.wait())
+        blocked = loop.create_task(self._blocked(worker))
         try:
-            await asyncio.wait({worker.ended, wanted}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({worker.ended, wanted, blocked}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             wanted.cancel()
+            blocked.cancel()
         if worker.ended.done():
             slot.worker = None
             logger.error("worker %d %s; another is started", worker.pid, outcome(worker.ended.result()))
@@ -253,6 +256,16 @@ class Supervisor:
         else:
             self._retire(worker)
             slot.answer(True)
+
+    async def _blocked(self, worker: WorkerProcess) -> None:
+        """Ends a worker once its event loop is blocked for too long."""
+        if not self._worker_timeout:
+            await asyncio.wait([worker.ended])
+            return
+        await worker.blocked(self._worker_timeout)
+        words = "worker %d is ended: its event loop has been blocked for %g s (--worker-timeout), see the traceback"
+        logger.error(words, worker.pid, self._worker_timeout)
+        await worker.abort()
 
     async def _filled(self, slot: Slot) -> WorkerProcess:
         """Starts workers until one serves.

@@ -16,6 +16,7 @@ In a worker the environment variable `DUCK_WORKERS` is the number of workers.
 
 import asyncio
 import contextlib
+import faulthandler
 import json
 import logging
 import os
@@ -193,6 +194,8 @@ def _serve(boot: Boot, listeners: list[int], control: socket.socket, report: _Re
     job: Job = pickle.loads(boot.job)
     if job.logs is not None:
         job.logs.apply()
+    if job.options.worker_timeout:
+        faulthandler.enable()  # writes the traceback at the SIGABRT that ends a worker whose event loop is blocked
     if job.loop in LOOPS:  # now, because a file beside the application may hide uvloop, or have the other loop
         loop_factory(job.loop)
     target = load(job.target) if isinstance(job.target, str) else job.target

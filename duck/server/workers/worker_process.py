@@ -26,6 +26,7 @@ _BOOT = (
 )
 
 _REPORT_TIMEOUT = 1.0  # seconds for a worker to report its numbers
+_ABORT_TIMEOUT = 2.0  # seconds for a worker to write its traceback
 
 
 class WorkerError(ServingError):
@@ -132,13 +133,25 @@ class WorkerProcess:
 
     async def measured(self) -> Stats:
         """Asks for the numbers of the connections; a worker that is busy or has ended has its last known ones."""
+        await self._answers(_REPORT_TIMEOUT)
+        return self.stats
+
+    async def _answers(self, timeout: float) -> bool:
+        """Asks for a report; returns whether it arrives in time, or will never come because the process has ended."""
         if self._reading is not None and not self._reading.done():
             self._reported.clear()
             self._writer.write(b"m")
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_REPORT_TIMEOUT):
+            try:
+                async with asyncio.timeout(timeout):
                     await self._reported.wait()
-        return self.stats
+            except TimeoutError:
+                return False
+        return True
+
+    async def blocked(self, timeout: float) -> None:
+        """Returns once the event loop of the worker has not answered for `timeout` seconds."""
+        while await self._answers(timeout):  # noqa: ASYNC110
+            await asyncio.sleep(timeout / 4)
 
     async def last_stats(self) -> Stats:
         """Waits for the last numbers of a worker that has ended, whose connections are all closed."""
@@ -155,6 +168,13 @@ class WorkerProcess:
             self._writer.write(b"r" if replaced else b"s")
         else:
             self._send_signal(signal.SIGTERM)
+
+    async def abort(self) -> None:
+        """Ends the process, which writes its traceback."""
+        self._send_signal(signal.SIGABRT)
+        await asyncio.wait([self.ended], timeout=_ABORT_TIMEOUT)
+        self.kill()  # SIGABRT does not end a suspended process
+        await asyncio.wait([self.ended])
 
     def kill(self) -> None:
         """Kills the process."""
