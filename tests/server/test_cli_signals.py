@@ -2,12 +2,15 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from websockets.sync.client import connect
+
+from duck.server.process.signals import waking_loop
 
 from ..support.commands import Process, command
 from .command import LOOPS, ONE_VIEW, SLOW, begun, echo, ignoring
@@ -111,6 +114,20 @@ def test_a_signal_that_does_not_interrupt_the_wait_of_the_loop_stops_the_server(
         client.send("take it")
         with pytest.raises(Exception, match=r"1001.*server shutting down"):
             client.recv(20)
+
+
+@pytest.mark.parametrize("loop_name", ["asyncio"], indirect=True)
+async def test_a_wakeup_file_of_the_application_outlasts_that_of_the_server():
+    signal.set_wakeup_fd(-1)
+    with waking_loop():
+        pass
+    assert signal.set_wakeup_fd(-1) == -1
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        writer.setblocking(False)
+        with waking_loop():
+            signal.set_wakeup_fd(writer.fileno())
+        assert signal.set_wakeup_fd(-1) == writer.fileno()
 
 
 NAMESPACE = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child"]
