@@ -220,3 +220,12 @@ def test_a_forked_child_process_has_the_signals_of_before_the_server(folder, loo
         assert end_child("in_python", signal.SIGTERM) == -signal.SIGTERM
         client.close()
         assert process.stop(signal.SIGTERM)[0] == 0
+
+
+def test_sigterm_ends_a_forked_child_process_in_a_container(folder, first_process):
+    """Also within a call of C, though the parent is process 1, which the kernel does not end."""
+    (folder / "forking.py").write_text(FORKING)
+    words = [*NAMESPACE, *command("serve", "forking.py", "--port", 0)]
+    with Process(folder, words=words) as process, connect(process.address) as client:
+        client.send(f"in_c {signal.SIGTERM:d}")
+        assert int(client.recv(60)) == -signal.SIGTERM
