@@ -1,13 +1,17 @@
 """A server: its start, its list of connections, and TLS."""
 
 import asyncio
+import contextlib
+import dataclasses
+import inspect
 import socket
 
 import pytest
 from websockets.asyncio.client import connect as ws_connect
 
-from duck.server import Limits, Server, serve
+from duck.server import Limits, Server, runner, serve, serving
 from duck.server import run as serve_until_signal
+from duck.server.options import Options
 from duck.views import View
 
 from ..support.views import Echo
@@ -52,6 +56,47 @@ async def test_connections_that_come_together_are_accepted_together():
 async def test_the_address_of_a_tls_server_is_wss(tls):
     async with serve(Page, port=0, ssl=tls.server) as server:
         assert server.addresses == [f"wss://127.0.0.1:{server.port}"]
+
+
+OPTIONS = {
+    "host": "::1",
+    "port": 1,
+    "uds": "duck.sock",
+    "uds_mode": 0o600,
+    "drain": 1,
+    "shutdown_timeout": 2,
+    "startup_timeout": 3,
+    "shutdown_code": 1012,
+    "health_path": "/healthz",
+    "limits": Limits(connections=4),
+    "trusted_proxies": ["unix"],
+    "proxy_protocol": True,
+    "allowed_hosts": ["own.test"],
+    "allowed_origins": ["https://own.test"],
+    "metrics": "localhost:9000",
+}
+
+
+def test_serve_and_run_pass_on_every_option(monkeypatch):
+    passed = []
+
+    @contextlib.asynccontextmanager
+    async def serve_target(target, options, *_):
+        passed.append(options)
+        yield
+
+    async def main():
+        async with serve(Echo, **of_serve):
+            pass
+
+    monkeypatch.setattr(serving, "serve_target", serve_target)
+    monkeypatch.setattr(runner, "run_target", lambda target, options, *_: passed.append(options))
+    of_serve = {name: OPTIONS[name] for name in OPTIONS.keys() & inspect.signature(serve).parameters.keys()}
+    asyncio.run(main())
+    serve_until_signal(Echo, **OPTIONS)
+    assert passed == [Options(**of_serve), Options(**OPTIONS)]
+    assert all(getattr(Options(), name) != value for name, value in OPTIONS.items())
+    assert OPTIONS.keys() == {field.name for field in dataclasses.fields(Options)}
 
 
 @pytest.mark.parametrize("workers", [1, 2])
