@@ -127,6 +127,28 @@ async def test_a_gap_is_reported_to_a_member_that_has_got_a_lost_message_from_th
     await rooms.close()
 
 
+class WithTheFirst(WithoutTheLast):
+    """A broker that takes over with the first of four messages alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.pasts[1:] = [Past([], False), Past([message_at(1)], True)]
+
+
+async def test_lost_ids_that_are_assigned_again_reach_a_member_that_has_got_them_from_the_history_alone(until):
+    broker = WithTheFirst()
+    rooms = Groups(broker, history=1000)
+    one, late = Sink(), Sink()
+    await rooms.join(one, "lobby")
+    await rooms.join(late, "lobby", since="one.0-2")
+    broker.handler.interrupted("lobby")
+    await until(lambda: one.gaps and late.gaps)
+    broker.handler.received("lobby", message_at(2))
+    assert one.messages == ["2"]
+    assert late.messages == ["3", "4", "2"]
+    await rooms.close()
+
+
 class SlowToAnswer(Restarted):
     """A broker whose answer to a catch-up comes late. It answers joining members at once."""
 
