@@ -6,7 +6,7 @@ import pytest
 
 from duck.contrib.websockets import Frame, OpCode, WebSocketView
 
-from .applications import ACCEPT, App, answering, settled
+from .applications import ACCEPT, App, Echo, answering, settled
 
 pytest.importorskip("uvicorn")
 
@@ -237,10 +237,11 @@ async def test_uvicorn_applies_the_headers_of_a_proxy(serving_asgi, dial, caplog
     assert '192.0.2.7:0 - "WebSocket /chat?x=1" [accepted]' in caplog.messages
 
 
-async def test_the_address_of_a_proxy_does_not_break_a_line(serving_asgi, dial, caplog):
+@pytest.mark.parametrize("app", [App(), Echo.as_asgi()], ids=["events", "view"])
+async def test_the_address_of_a_proxy_does_not_break_a_line(serving_asgi, dial, caplog, app):
     caplog.set_level("INFO", "uvicorn.error")
     headers = {"X-Forwarded-For": "a\x85b\x9b31m"}
-    async with serving_asgi(App()) as server, dial(server, target="/chat", headers=headers) as peer:
+    async with serving_asgi(app) as server, dial(server, target="/chat", headers=headers) as peer:
         await peer.head()
     assert '- "WebSocket /chat" [accepted]' in caplog.text
     assert all(message.isprintable() for message in caplog.messages)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from duck.contrib.websockets import CloseCode, OpCode, WebSocketView
+from duck.contrib.websockets import CloseCode, ConnectionClosed, OpCode, WebSocketView
 
 from .applications import ACCEPT, App, Echo, answering
 
@@ -44,9 +44,13 @@ async def test_send_fails_after_closing(serving_asgi, dial):
 
 
 @pytest.mark.parametrize(
-    ("returned", "code"), [(None, CloseCode.NORMAL_CLOSURE), ("something", CloseCode.INTERNAL_ERROR)]
+    ("returned", "code", "told"),
+    [
+        (None, CloseCode.NORMAL_CLOSURE, []),
+        ("a", CloseCode.INTERNAL_ERROR, ["ASGI callable should return None, but returned 'a'."]),
+    ],
 )
-async def test_an_application_that_returns_closes_the_connection(serving_asgi, dial, returned, code):
+async def test_an_application_that_returns_closes_the_connection(serving_asgi, dial, caplog, returned, code, told):
     async def app(scope, receive, send):
         await send(ACCEPT)
         return returned
@@ -55,14 +59,18 @@ async def test_an_application_that_returns_closes_the_connection(serving_asgi, d
         await peer.head()
         assert (await peer.closing())[0] == code
         peer.close(code)
+    assert caplog.messages == told
 
 
-async def test_an_application_that_fails_closes_with_1011(serving_asgi, dial, caplog):
+@pytest.mark.parametrize("error", [ValueError("as the test expects"), ConnectionClosed(1001, "as the test expects")])
+async def test_an_application_that_fails_closes_with_1011(serving_asgi, dial, caplog, error):
+    """A `ConnectionClosed` of another connection, as in a relay, is an error as well."""
+
     async def app(scope, receive, send):
         await send(ACCEPT)
         await receive()
         await receive()
-        raise ValueError("as the test expects")
+        raise error
 
     async with serving_asgi(app) as server, dial(server) as peer:
         await peer.head()
