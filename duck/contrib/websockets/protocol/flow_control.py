@@ -28,7 +28,7 @@ _GONE = getattr(select, "POLLHUP", 0) | getattr(select, "POLLERR", 0)
 
 
 class Hold(enum.IntFlag):
-    """The reasons to hold reading."""
+    """The reasons to hold reading; metrics count pauses by these names."""
 
     INBOX = 1  # messages wait for handlers
     FRAMES = 2  # frames wait for the view to read them
