@@ -112,7 +112,7 @@ def test_any_payload_is_parsed_or_refused(payload):
 def test_both_ends_agree_on_the_code_of_a_closing_handshake(client, code, reason):
     first, second = ends(client)
     first.close(code, reason)
-    assert first.close_sent
+    assert first.writer.closed
     assert not first.is_open
     assert not first.is_over
     assert exchange(first, second) == [(CLOSE, code.to_bytes(2) + reason.encode())]
@@ -176,7 +176,7 @@ def test_closing_behind_the_end_of_the_stream_does_nothing():
     server.receive_eof()
     server.close(1001)
     assert taken(server) == b""
-    assert not server.close_sent
+    assert not server.writer.closed
     assert server.close_code == 1006
 
 

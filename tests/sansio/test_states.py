@@ -50,7 +50,7 @@ def test_states_move_as_their_tables_say(events):
         EVENTS[event](connection)
         assert connection.outgoing is outgoing or connection.outgoing in SENDING[outgoing]
         assert connection.incoming is incoming or connection.incoming in RECEIVING[incoming]
-        assert connection.outgoing is Outgoing.CLOSED or not (connection.close_sent or connection.ended)
+        assert connection.outgoing is Outgoing.CLOSED or not (connection.writer.closed or connection.ended)
         assert (connection.incoming is Incoming.FAILED) == (connection.failed is not None)
         assert connection.incoming is not Incoming.CLOSED or connection.received_close is not None
         assert connection.incoming in (Incoming.OPEN, Incoming.UNANSWERED, Incoming.ANSWERING) or connection.is_over

@@ -83,7 +83,7 @@ Invariants
 ==========
 
 1. Messages are delivered only from a callback of the loop, while no task is running: handlers and tasks that wait at an
-   inbox are stepped there and then.
+   inbox are stepped there and then. The bridge of ASGI servers leaves its task for that (`stepping.call_outside_task`).
 2. Only `flush` writes to a transport that has been attached. `Closing` ends it.
 3. After `report_closed` no object reachable from a view refers to the endpoint, to the consumer's owner or to the
    heartbeat's, so no cycle is left for the garbage collector.

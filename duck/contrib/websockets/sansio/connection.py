@@ -5,7 +5,7 @@ reason after a breach of a rule. After it nothing else is sent, and received dat
 After a received close frame or a breach, nothing more is read.
 
 `is_over` is true when only the end of the stream is left to wait for. The owner of the connection sends the bytes that
-`take_outgoing` returns. Owners are `protocol.ConnectionProtocol`, and `hosts.asgi.Bridge` in the role of a client.
+`take_outgoing` returns; `protocol.ConnectionProtocol`, its owner on a loop, uses the reader and the writer directly.
 """
 
 import builtins
@@ -122,11 +122,6 @@ class Connection:
         if not self.extensions:
             return 0
         return RSV1 if self.deflate is not None else RSV1 | OpCode.TEXT | OpCode.BINARY
-
-    @property
-    def close_sent(self) -> bool:
-        """Whether our close frame has been written."""
-        return self.writer.closed
 
     @property
     def is_open(self) -> bool:
