@@ -94,7 +94,12 @@ class Loader(WebSocketClient):
     @property
     def is_silent(self) -> bool:
         """Whether the connection is open and has received no echo."""
-        return not self._has_echo and self.close_code is None
+        return not self._has_echo and self.is_open
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the connection has not ended."""
+        return self.close_code is None
 
     def begin(self) -> None:
         """Sends the first messages."""
@@ -145,7 +150,7 @@ async def _open(load: Load, arguments: argparse.Namespace, options: Options) -> 
 
 
 async def _load(load: Load, seconds: float) -> float:
-    """Sends messages for `seconds`, then closes all; returns the actual seconds."""
+    """Sends messages for `seconds`, or until no connection is open, then closes all; returns the actual seconds."""
     load.running = True
     began = time.perf_counter()
     for client in load.clients:
@@ -154,7 +159,7 @@ async def _load(load: Load, seconds: float) -> float:
         except ConnectionClosed as error:  # before the first message
             client.count_end(error.code, error.reason)
     counted = 0
-    while (left := began + seconds - time.perf_counter()) > 0:
+    while (left := began + seconds - time.perf_counter()) > 0 and any(client.is_open for client in load.clients):
         await asyncio.sleep(min(left, 1))
         count = len(load.latencies)
         if sys.stderr.isatty():
