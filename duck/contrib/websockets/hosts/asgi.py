@@ -54,7 +54,7 @@ Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
 
-_FAIR_SHARE = 0.005  # seconds after which a flood of messages yields to the loop
+_FAIR_SHARE = 0.005  # seconds of handling messages after which a flood of them yields to the loop
 _GONE = 0.2  # seconds in which a server may report a lost client after a failed `send`
 _MASK = bytes(4)  # of the frames that the view gets; it leaves a payload as it is
 _ADVICE = "serve it by `uvicorn --ws duck.contrib.websockets.uvicorn:WebSocketProtocol` to avoid this"
@@ -342,11 +342,11 @@ class Bridge:
 
     async def _pump_in(self) -> None:
         """Feeds received messages to the view."""
-        begin = 0.0  # so that the view begins first, even on a loop with eager tasks
+        spent = _FAIR_SHARE  # so that the view begins first, even on a loop with eager tasks
         while True:
-            if perf_counter() - begin > _FAIR_SHARE:
+            if spent >= _FAIR_SHARE:
                 await asyncio.sleep(0)
-                begin = perf_counter()
+                spent = 0.0
             await self._readable.wait()
             try:
                 event = await self._receive()
@@ -361,7 +361,9 @@ class Bridge:
                 return
             text = event.get("text")
             opcode, payload = (_BINARY, event["bytes"]) if text is None else (_TEXT, text.encode())
+            begin = perf_counter()
             self._feed(codec.serialize(codec.FIN | opcode, payload, _MASK))
+            spent += perf_counter() - begin
 
     def _end(self, event: Event) -> None:
         """Feeds the close frame of a client that has disconnected."""
