@@ -108,6 +108,25 @@ async def test_an_error_of_the_server_is_the_loss_of_the_client(fails):
     assert View.closed == [1006]
 
 
+@pytest.mark.parametrize(
+    "content",
+    [{}, {"bytes": None}, {"text": b"bytes"}, {"bytes": "text" * 1000}, {"text": "\ud800"}],
+    ids=["nothing", "None", "bytes as text", "text as bytes", "a surrogate"],
+)
+async def test_an_event_without_a_valid_message_ends_the_application_with_an_error(content):
+    class View(Echo):
+        pass
+
+    server = Events({"type": "websocket.receive", **content})
+    with pytest.raises((AttributeError, KeyError, TypeError, ValueError)) as caught:
+        await View.as_asgi()(server.scope, server.events.get, server.send)
+    (note,) = caught.value.__notes__
+    assert note.startswith("The server's event breaks the specification of ASGI: {")
+    assert "'type': 'websocket.receive'" in note
+    assert len(note) < 300
+    assert View.views[0].close_code == 1006
+
+
 async def test_cancelling_the_application_closes_with_1001(until):
     class View(Echo):
         closed: ClassVar[list] = []

@@ -14,6 +14,7 @@ message also feeds it to the view, and then steps the task that sends the view's
 
 import asyncio
 import os
+import reprlib
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, MutableMapping
 from time import perf_counter
@@ -287,7 +288,7 @@ class Bridge:
         self._idle: list[codec.Waiter] = []  # the sending task, while nothing is to be sent
         self._delivering = False  # whether the view is getting a frame
         self._gone = False  # whether the server has reported that the client has disconnected
-        self._error: Exception | None = None  # an error of `send` that does not report a disconnected client
+        self._error: Exception | None = None  # of the server: of `send`, and not for a lost client, or of an event
         self._warned: set[str] = set()
         self.request = request_of(scope, self._transport)
         self.request.responder = self
@@ -359,10 +360,17 @@ class Bridge:
                 self._gone = True
                 self._end(event)
                 return
-            text = event.get("text")
-            opcode, payload = (_BINARY, event["bytes"]) if text is None else (_TEXT, text.encode())
+            try:
+                text = event.get("text")
+                opcode, payload = (_BINARY, event["bytes"]) if text is None else (_TEXT, text.encode())
+                frame = codec.serialize(codec.FIN | opcode, payload, _MASK)
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                self._error = error
+                error.add_note(f"The server's event breaks the specification of ASGI: {reprlib.repr(event)}")
+                self._transport.abort()
+                return
             begin = perf_counter()
-            self._feed(codec.serialize(codec.FIN | opcode, payload, _MASK))
+            self._feed(frame)
             spent += perf_counter() - begin
 
     def _end(self, event: Event) -> None:
