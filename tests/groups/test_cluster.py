@@ -5,13 +5,16 @@ import gc
 import itertools
 import json
 import socket
+from contextlib import asynccontextmanager
 
 import pytest
 
 from duck.contrib.websockets.groups import BrokerError, Groups
+from duck.contrib.websockets.groups.redis.publisher import Publisher
+from duck.contrib.websockets.groups.redis.server import has_moved
 
-from ..support.redis import RedisServer
-from ..support.waiting import within
+from ..support.redis import RedisServer, answering
+from ..support.waiting import begun, within
 from .sink import Sink
 
 pytestmark = pytest.mark.parametrize("loop_name", ["asyncio"], indirect=True)  # the tests of one server run on both
@@ -303,3 +306,93 @@ async def test_silent_masters_delay_no_call_beyond_the_timeout(cluster, until):
     await rooms.publish(NAMES[1], "hello")
     await until(lambda: "hello" in sink.messages)
     await rooms.close()
+
+
+@asynccontextmanager
+async def lone_node(answer_to):
+    """A node of the test, which has all slots: the URL of its cluster, and the writers of its connections."""
+
+    def answer_of_node(words):
+        answers = {b"CLIENT": b"+OK\r\n", b"PING": b"+PONG\r\n", b"EVAL": b"*2\r\n$0\r\n\r\n*0\r\n"}
+        answers[b"CLUSTER"] = b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$9\r\n127.0.0.1\r\n:%d\r\n" % port
+        return answer_to(words, answers.get(words[0], b""))
+
+    async with answering(answer_of_node) as (port, writers):
+        yield f"redis+cluster://127.0.0.1:{port}", writers
+
+
+@pytest.mark.parametrize("silent", [b"CLUSTER", b"SSUBSCRIBE"])
+@pytest.mark.parametrize(("history", "options"), [(0, {}), (5, {}), (5, {"since": ""})])
+async def test_groups_that_are_closed_while_a_view_joins_end_the_join_and_all_tasks(silent, history, options, until):
+    is_asked = asyncio.Event()
+
+    def answer_to(words, answer):
+        if words[0] != silent:
+            return answer
+        is_asked.set()
+        return b""
+
+    async with lone_node(answer_to) as (url, _):
+        before = asyncio.all_tasks()
+        rooms = Groups(url, history=history)
+        joining = asyncio.ensure_future(rooms.join(Sink(), "lobby", **options))
+        await is_asked.wait()
+        await rooms.close()
+        assert await joining == (not options)
+        await until(lambda: asyncio.all_tasks() == before)
+
+
+async def test_messages_that_a_moved_slot_refuses_as_the_groups_are_closed_are_not_sent(until, monkeypatch):
+    """The other answers of their pipeline are not there yet."""
+    is_refused = asyncio.Event()
+    answers = iter([b":0\r\n", b"-MOVED 0 127.0.0.1:1\r\n"])
+
+    def note_refusal(answer):
+        is_refused.set()
+        return has_moved(answer)
+
+    monkeypatch.setattr("duck.contrib.websockets.groups.redis.publisher.has_moved", note_refusal)
+    async with lone_node(lambda words, answer: next(answers, b"") if words[0] == b"SPUBLISH" else answer) as (url, _):
+        before = asyncio.all_tasks()
+        rooms = Groups(url)
+        await rooms.publish("lobby", "before")
+        publishing = [asyncio.ensure_future(rooms.publish("lobby", "x")) for _ in range(2)]
+        await is_refused.wait()
+        await rooms.close()
+        errors = await asyncio.gather(*publishing, return_exceptions=True)
+        assert [error.not_published for error in errors] == [True, False]
+        await until(lambda: asyncio.all_tasks() == before)
+
+
+async def test_a_message_that_a_moved_slot_refuses_is_published_though_its_connection_breaks():
+    """The next message of the same pipeline has no answer: its outcome is unknown."""
+    refusals = [b"-MOVED 0 127.0.0.1:1\r\n"]
+
+    def answer_to(words, answer):
+        if words[:2] == [b"SPUBLISH", b"duck:broken"]:
+            for writer in writers:
+                writer.close()
+        elif words[:2] == [b"SPUBLISH", b"duck:moved"] and refusals:
+            return refusals.pop()
+        return b":0\r\n" if words[0] == b"SPUBLISH" else answer
+
+    async with lone_node(answer_to) as (url, writers):
+        rooms = Groups(url)
+        await rooms.publish("lobby", "before")
+        publishing = [rooms.publish(group, "x") for group in ("moved", "broken")]
+        moved, broken = await asyncio.gather(*publishing, return_exceptions=True)
+        assert moved is None
+        assert isinstance(broken, BrokerError) and not broken.not_published
+        await rooms.close()
+    assert not refusals
+
+
+async def test_the_messages_that_wait_for_a_cluster_are_bounded(monkeypatch):
+    monkeypatch.setattr(Publisher, "QUEUE_LIMIT", 1000)
+    rooms = Groups("redis+cluster://127.0.0.1:1", timeout=20)
+    waiting = await begun(*(rooms.publish(f"group {number}", "x" * 200) for number in range(2)))
+    with pytest.raises(BrokerError, match=r"not sent.* bytes wait") as caught:
+        await rooms.publish("group 2", "x" * 200)
+    assert caught.value.not_published
+    await rooms.close()
+    assert all(isinstance(error, BrokerError) for error in await asyncio.gather(*waiting, return_exceptions=True))

@@ -92,3 +92,26 @@ async def test_a_list_has_the_changes_that_were_announced_while_it_was_read():
     assert await presence.present(b"lobby") == {"ab.1": '"anne"', "ab.2": '"bert"'}
     presence.unwatch(b"lobby")
     await presence.close()
+
+
+async def test_a_gap_at_the_end_of_the_groups_starts_nothing_again():
+    """The last entries are still being removed when a server that was away has confirmed a subscription."""
+    before = asyncio.all_tasks()
+    is_asked, answers = asyncio.Event(), asyncio.Event()
+
+    async def execute(channel, *command):
+        return 1
+
+    async def execute_last(commands):
+        is_asked.set()
+        await answers.wait()
+
+    options = PresenceOptions(30, is_watched=True)
+    presence = RedisPresence(options, "cd", "PUBLISH", execute, execute_last, lambda *change: None)
+    await presence.enter(b"lobby", "cd.1", '"anne"')
+    closing = asyncio.create_task(presence.close())
+    await is_asked.wait()
+    presence.interrupted(b"lobby")
+    answers.set()
+    await closing
+    assert asyncio.all_tasks() == before

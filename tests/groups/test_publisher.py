@@ -5,7 +5,6 @@ import re
 import socket
 import struct
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
 
 import pytest
 from redis import Redis
@@ -16,6 +15,7 @@ from duck.contrib.websockets.groups.redis.publisher import Publisher
 from duck.contrib.websockets.groups.redis.server import Server, has_moved
 from duck.contrib.websockets.groups.redis.subscriber import Subscriber
 
+from ..support.redis import answering
 from .sink import Sink
 
 KIB = 2**10
@@ -252,45 +252,29 @@ async def test_a_timeout_in_the_step_of_a_failing_connect_has_not_published(monk
     assert caught.value.not_published
 
 
-@asynccontextmanager
-async def answering(pongs=()):
-    """A server of the test, with given answers to PING: its URL, and the writers of its connections."""
-    pongs, writers, tasks = list(pongs), [], []
-
-    async def serve(reader, writer):
-        writers.append(writer)
-        tasks.append(asyncio.current_task())
-        with suppress(ConnectionError):
-            while (line := await reader.readline()).startswith(b"*"):
-                words = []
-                for _ in range(int(line[1:])):
-                    size = int((await reader.readline())[1:])
-                    words.append((await reader.readexactly(size + 2))[:-2])
-                answers = {b"PING": pongs or [b"+PONG\r\n"], b"PUBLISH": [b":1\r\n"]}
-                writer.write(answers.get(words[0], [b"+OK\r\n"]).pop(0))
-        writer.close()
-        with suppress(ConnectionError):
-            await writer.wait_closed()
-
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}", writers
-        assert not pongs
-        await asyncio.gather(*tasks)  # before Python 3.12 a server does not wait for its connections
+def usual_answer(words):
+    return {b"PING": b"+PONG\r\n", b"PUBLISH": b":1\r\n"}.get(words[0], b"+OK\r\n")
 
 
 @pytest.mark.parametrize("is_sync", [False, True])
 async def test_a_message_waits_for_a_server_that_loads_its_data(is_sync):
     """A real one has loaded a small set of data before it answers, or not."""
-    async with answering([b"-LOADING Redis is loading the dataset in memory\r\n", b"+PONG\r\n"]) as (url, _):
-        rooms = Groups(url)
+    loading = [b"-LOADING Redis is loading the dataset in memory\r\n"]
+
+    def answer_to(words):
+        return loading.pop() if loading and words == [b"PING"] else usual_answer(words)
+
+    async with answering(answer_to) as (port, _):
+        rooms = Groups(f"redis://127.0.0.1:{port}")
         await (asyncio.to_thread(rooms.publish_sync, "lobby", "x") if is_sync else rooms.publish("lobby", "x"))
         await rooms.close()
+    assert not loading
 
 
 async def test_a_publisher_whose_connection_was_reset_connects_again():
     """A killed server resets connections with unread data."""
-    async with answering() as (url, writers):
-        rooms = Groups(url)
+    async with answering(usual_answer) as (port, writers):
+        rooms = Groups(f"redis://127.0.0.1:{port}")
         await rooms.publish("lobby", "one")
         (writer,) = writers
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

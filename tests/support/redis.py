@@ -1,15 +1,18 @@
 """Redis servers for tests, each on a free port and with a folder of its own."""
 
+import asyncio
 import shutil
 import signal
 import subprocess
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from .processes import free_port, until_listening
 from .programs import unavailable
 
-__all__ = ["RedisServer", "Sentinel", "program"]
+__all__ = ["RedisServer", "Sentinel", "answering", "program"]
 
 
 def program() -> str:
@@ -126,3 +129,32 @@ class Sentinel(RedisServer):
 
     def _command(self) -> list[str]:
         return [self._program, str(self._config), "--sentinel", *self._options]
+
+
+@asynccontextmanager
+async def answering(answer_to: Callable[[list[bytes]], bytes]) -> AsyncIterator[tuple[int, list[asyncio.StreamWriter]]]:
+    """A server in this process, whose answers are those of the test: its port, and the writers of its connections.
+
+    Args:
+        answer_to: Called with each command; returns the bytes of the answer, or none.
+    """
+    writers: list[asyncio.StreamWriter] = []
+    tasks: list[Any] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        tasks.append(asyncio.current_task())
+        with suppress(ConnectionError):
+            while (line := await reader.readline()).startswith(b"*"):
+                words = []
+                for _ in range(int(line[1:])):
+                    size = int((await reader.readline())[1:])
+                    words.append((await reader.readexactly(size + 2))[:-2])
+                writer.write(answer_to(words))
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1], writers
+        await asyncio.gather(*tasks)  # before Python 3.12 a server does not wait for its connections

@@ -73,6 +73,8 @@ class Cluster:
         Raises:
             BrokerError: The node does not answer, the slot stays without one, or the outcome is unknown.
         """
+        if self._is_closed:
+            raise self._closed_error()
         node = None if channel in self._lines else self._known_node(channel)
         if node is not None and node.publisher.is_at_the_end():
             return await node.publisher.execute_alone(words)
@@ -108,8 +110,9 @@ class Cluster:
             try:
                 node = await self._node_of(channel)
             except BrokerError as error:
-                logger.warning("groups get no messages until the cluster is there: %s", error)
-                self._repair()
+                if not self._is_closed:
+                    logger.warning("groups get no messages until the cluster is there: %s", error)
+                    self._repair()
                 return
             except asyncio.CancelledError:
                 self._repair()  # the channel stays wanted
@@ -137,13 +140,13 @@ class Cluster:
         await asyncio.gather(*ends)
         self._nodes.clear()
 
+    def _closed_error(self) -> BrokerError:
+        return not_sent(self._seed.label, "the groups have been closed")
+
     # Commands without a node
 
     async def _execute_in_line(self, command: Command, before: Command | None) -> Any:
-        label = self._seed.label
-        if self._is_closed:
-            raise not_sent(label, "the groups have been closed")
-        check_size(label, self._size, command)
+        check_size(self._seed.label, self._size, command)
         self._size += command.size
         try:
             line = self._line(command.channel, before)
@@ -178,6 +181,10 @@ class Cluster:
 
     def _take_back(self, commands: list[Command]) -> None:
         """Takes commands back that a node has not executed."""
+        if self._is_closed:
+            for command in commands:
+                command.fail(self._closed_error())
+            return
         by_channel: dict[bytes, list[Command]] = {}
         for command in commands:
             by_channel.setdefault(command.channel, []).append(command)
@@ -226,10 +233,14 @@ class Cluster:
 
     async def _read_map(self) -> None:
         """Asks the nodes for the slot map, one after the other; concurrent callers share the answer."""
-        if self._reading is None or self._reading.done():
-            self._reading = asyncio.get_running_loop().create_task(self._ask_for_map())
-            self._reading.add_done_callback(retrieve)  # all callers may have given up
-        await asyncio.shield(self._reading)
+        reading = self._reading
+        if reading is None or reading.done():
+            reading = self._reading = asyncio.get_running_loop().create_task(self._ask_for_map())
+            reading.add_done_callback(retrieve)  # all callers may have given up
+        await asyncio.wait([reading])
+        if reading.cancelled():
+            raise self._closed_error()
+        reading.result()
 
     async def _ask_for_map(self) -> None:
         reason: Exception | None = None

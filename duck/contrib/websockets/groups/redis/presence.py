@@ -316,7 +316,7 @@ class RedisPresence:
 
     def _start(self) -> None:
         self._wake.set()
-        if self._task is None or self._task.done():
+        if not self._is_closed and (self._task is None or self._task.done()):
             loop = asyncio.get_running_loop()
             self._beat_at = loop.time() + self._interval()
             self._task = loop.create_task(self._run())
