@@ -308,16 +308,23 @@ async def test_silent_masters_delay_no_call_beyond_the_timeout(cluster, until):
     await rooms.close()
 
 
+def usual_answer(words, port):
+    """The answer of a node to a command, if the node at a port has all slots."""
+    answers = {
+        b"CLIENT": b"+OK\r\n",
+        b"CLUSTER": b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$9\r\n127.0.0.1\r\n:%d\r\n" % port,
+        b"EVAL": b"*2\r\n$0\r\n\r\n*0\r\n",
+        b"PING": b"+PONG\r\n",
+        b"SPUBLISH": b":0\r\n",
+        b"SSUBSCRIBE": b"*3\r\n$10\r\nssubscribe\r\n$%d\r\n%b\r\n:1\r\n" % (len(words[-1]), words[-1]),
+    }
+    return answers.get(words[0], b"")
+
+
 @asynccontextmanager
 async def lone_node(answer_to):
     """A node of the test, which has all slots: the URL of its cluster, and the writers of its connections."""
-
-    def answer_of_node(words):
-        answers = {b"CLIENT": b"+OK\r\n", b"PING": b"+PONG\r\n", b"EVAL": b"*2\r\n$0\r\n\r\n*0\r\n"}
-        answers[b"CLUSTER"] = b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$9\r\n127.0.0.1\r\n:%d\r\n" % port
-        return answer_to(words, answers.get(words[0], b""))
-
-    async with answering(answer_of_node) as (port, writers):
+    async with answering(lambda words: answer_to(words, usual_answer(words, port))) as (port, writers):
         yield f"redis+cluster://127.0.0.1:{port}", writers
 
 
@@ -374,7 +381,7 @@ async def test_a_message_that_a_moved_slot_refuses_is_published_though_its_conne
                 writer.close()
         elif words[:2] == [b"SPUBLISH", b"duck:moved"] and refusals:
             return refusals.pop()
-        return b":0\r\n" if words[0] == b"SPUBLISH" else answer
+        return answer
 
     async with lone_node(answer_to) as (url, writers):
         rooms = Groups(url)
@@ -396,3 +403,19 @@ async def test_the_messages_that_wait_for_a_cluster_are_bounded(monkeypatch):
     assert caught.value.not_published
     await rooms.close()
     assert all(isinstance(error, BrokerError) for error in await asyncio.gather(*waiting, return_exceptions=True))
+
+
+async def test_a_node_that_has_left_the_cluster_is_forgotten(until):
+    """Its channels have moved. Attempts to connect to it would go on for ever."""
+    sink = Sink()
+    async with answering(lambda words: usual_answer(words, port)) as (here, _):
+        rooms = Groups(f"redis+cluster://127.0.0.1:{here}")
+        async with answering(lambda words: usual_answer(words, port)) as (port, _):
+            await rooms.join(sink, "lobby")
+            await rooms.publish("lobby", "before")
+            port = here
+        await until(lambda: sink.gaps == ["lobby"])
+        nodes = rooms._hub(asyncio.get_running_loop()).connection._channels._nodes
+        await until(lambda: [*nodes] == [("127.0.0.1", here)])
+        await rooms.publish("lobby", "after")
+        await rooms.close()

@@ -135,6 +135,8 @@ class Sentinel(RedisServer):
 async def answering(answer_to: Callable[[list[bytes]], bytes]) -> AsyncIterator[tuple[int, list[asyncio.StreamWriter]]]:
     """A server in this process, whose answers are those of the test: its port, and the writers of its connections.
 
+    The connections are closed at the end.
+
     Args:
         answer_to: Called with each command; returns the bytes of the answer, or none.
     """
@@ -156,5 +158,10 @@ async def answering(answer_to: Callable[[list[bytes]], bytes]) -> AsyncIterator[
             await writer.wait_closed()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        yield server.sockets[0].getsockname()[1], writers
-        await asyncio.gather(*tasks)  # before Python 3.12 a server does not wait for its connections
+        try:
+            yield server.sockets[0].getsockname()[1], writers
+        finally:
+            server.close()
+            for writer in writers:
+                writer.close()
+            await asyncio.gather(*tasks)  # before Python 3.12 a server does not wait for its connections

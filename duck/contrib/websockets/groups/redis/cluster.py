@@ -38,6 +38,9 @@ class _Node:
         self.publisher = Publisher(server, moved)
         self.subscriber = Subscriber(server, received, interrupted, broken, self.publisher.retry)
 
+    async def close(self) -> None:
+        await asyncio.gather(self.subscriber.close(), self.publisher.close())
+
 
 class Cluster:
     """The channels of a cluster.
@@ -136,8 +139,7 @@ class Cluster:
             if task is not None:
                 task.cancel()
                 await asyncio.wait([task])
-        ends = [end for node in self._nodes.values() for end in (node.subscriber.close(), node.publisher.close())]
-        await asyncio.gather(*ends)
+        await asyncio.gather(*(node.close() for node in self._nodes.values()))
         self._nodes.clear()
 
     def _closed_error(self) -> BrokerError:
@@ -279,6 +281,7 @@ class Cluster:
                     await self._move(channel, await self._node_of(channel))
             except BrokerError:
                 continue
+            await self._drop_nodes()
             return
 
     async def _move(self, channel: bytes, node: _Node) -> None:
@@ -291,3 +294,11 @@ class Cluster:
             await node.subscriber.subscribe(channel, missed=True)
         except BrokerError as error:
             logger.error("%s; its members get no messages", error)
+
+    async def _drop_nodes(self) -> None:
+        """Drops nodes that have left the cluster. They would be connected to, and asked for the map, for ever."""
+        addresses = {address for *_, address in self._slots}
+        for address, node in list(self._nodes.items()):
+            if address not in addresses and node not in self._where.values() and node.publisher.is_idle():
+                del self._nodes[address]
+                await node.close()

@@ -114,6 +114,10 @@ class Publisher:
         task = self._task
         return task is not None and (task.done() or task.cancelling() > 0) and _is_being_cancelled()
 
+    def is_idle(self) -> bool:
+        """Whether no command waits, or is under way."""
+        return not self._wake.is_set()
+
     def put(self, command: Command) -> None:
         """Queues a command.
 
