@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import tracemalloc
+import warnings
 import weakref
 
 import pytest
@@ -381,6 +382,12 @@ def test_an_interrupted_start_leaves_no_thread(monkeypatch):
     assert not started[0].is_alive()
 
 
+def fork():
+    """Forks a process with several threads, of which Python warns."""
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        return os.fork()
+
+
 def test_a_child_process_has_no_loop_to_call():
     thread, forked, locked = LoopThread(), threading.Event(), threading.Event()
 
@@ -392,7 +399,7 @@ def test_a_child_process_has_no_loop_to_call():
     other = threading.Thread(target=hold)
     other.start()
     locked.wait(SECONDS)
-    child = os.fork()
+    child = fork()
     if child == 0:
         signal.alarm(SECONDS)
         try:
@@ -407,10 +414,10 @@ def test_a_child_process_has_no_loop_to_call():
 
 
 def test_a_child_process_leaves_the_block_of_its_parent(served):
-    def fork(url):
+    def talk(url):
         connecting = connect(url)
         with connecting as ws:
-            child = os.fork()
+            child = fork()
             if child == 0:
                 signal.alarm(SECONDS)
                 try:
@@ -422,7 +429,7 @@ def test_a_child_process_leaves_the_block_of_its_parent(served):
             ws.send("still open")
             return ws.recv()
 
-    assert served(fork) == "still open"
+    assert served(talk) == "still open"
 
 
 def test_after_the_block_methods_do_as_after_the_end_of_any_connection(served):
