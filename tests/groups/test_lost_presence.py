@@ -88,6 +88,7 @@ async def test_a_list_has_the_changes_that_were_announced_while_it_was_read():
     presence.received(b"lobby", MARK + b'[["ab.3", "\\"cleo\\""], ["ab.1"]]')
     answers.set()
     await filling
+    assert watched.reads == []
     assert watched.entries == {"ab.2": '"bert"', "ab.3": '"cleo"'}
     assert await presence.present(b"lobby") == {"ab.1": '"anne"', "ab.2": '"bert"'}
     presence.unwatch(b"lobby")

@@ -416,6 +416,16 @@ async def test_a_member_that_leaves_during_its_join_and_joins_again_is_present_o
     await rooms.close()
 
 
+async def test_the_server_keeps_nothing_of_a_group_whose_present_members_have_left(shared_redis):
+    rooms = Groups(shared_redis.url, prefix="ended:", presence_ttl=0.1)
+    member = Sink()
+    await rooms.join(member, "lobby", data="here")
+    await rooms.leave(member, "lobby")
+    while await shared_redis.ask("KEYS", "*ended:*"):
+        pass
+    await rooms.close()
+
+
 async def test_a_member_whose_join_is_cancelled_before_the_subscription_learns_of_changes(shared_redis, until):
     here, there = (Groups(shared_redis.url, prefix="cancelled:", announce=announce) for _ in range(2))
     member, other = Sink(), Sink()

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -71,6 +72,8 @@ async def test_a_silent_client_is_closed_after_two_virtual_minutes():
 def test_a_synchronous_test_may_have_virtual_time():
     with connect(Ticker, timeout=600, loop_factory=VirtualTimeLoop) as ws:
         assert [ws.recv(), ws.recv()] == ["tick", "tick"]
+        with pytest.raises(TimeoutError, match="timeout after 40 seconds"):
+            ws.recv(timeout=40)
         ws.stop_reading()
         assert ws.wait_closed() == 1006
         assert ws.view.close_code == 1001
@@ -82,18 +85,32 @@ async def test_a_thread_takes_its_time():
     async with asyncio.timeout(30):
         await asyncio.to_thread(time.sleep, 0.01)
     assert 0.005 < loop.time() < 30
+    ended = ThreadPoolExecutor()
+    ended.shutdown()
+    with pytest.raises(RuntimeError, match="shutdown"):
+        loop.run_in_executor(ended, time.sleep, 0)
     await asyncio.sleep(3600)
     async with connect(Echo, timeout=30, compression=True) as ws:  # which threads compress and decompress
         await ws.send_binary(bytes(2**20))
         assert await ws.recv() == bytes(2**20)
 
 
-@pytest.mark.in_memory
-async def test_the_end_of_the_loop_waits_for_the_thread_of_a_cancelled_job():
+def test_the_end_of_the_loop_waits_for_the_thread_of_a_cancelled_job():
     """It has a timeout of minutes, at which asyncio warns."""
-    job = asyncio.ensure_future(asyncio.to_thread(time.sleep, 0.05))
-    await asyncio.sleep(0)
-    job.cancel()
+    ended = []
+
+    def work():
+        time.sleep(0.05)
+        ended.append(True)
+
+    async def scenario():
+        job = asyncio.ensure_future(asyncio.to_thread(work))
+        await asyncio.sleep(0)
+        job.cancel()
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(scenario())
+    assert ended
 
 
 @pytest.mark.in_memory

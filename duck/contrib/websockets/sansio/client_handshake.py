@@ -128,7 +128,7 @@ class ClientHandshake:
         if self._received:  # the head arrives in several reads
             searched = max(len(self._received) - len(_END) + 1, 0)
             self._received += data
-            if self._received.find(_END, searched, MOST_HEAD) < 0:
+            if self._received.find(_END, searched) < 0:
                 self._check_incomplete(self._received, searched)
                 return False
             data = bytes(self._received)
