@@ -144,13 +144,14 @@ def run_target(
             _renew(serving, ssl)
 
     runner = asyncio.Runner(loop_factory=loop_factory(loop))
+    event_loop = runner.get_loop()  # before the signals are handled, by calls in it
     if callable(ssl):
-        hangup = on_hangup(partial(call_in_loop, runner, renew))
+        hangup = on_hangup(partial(call_in_loop, event_loop, renew))
     else:  # there is nothing to reload; as the end of a terminal it is an order to stop
-        hangup = on_hangup(partial(stop.from_signal, runner), unless_ignored=True)
+        hangup = on_hangup(partial(stop.from_signal, event_loop), unless_ignored=True)
     try:
         # The signals are ours until the runner has ended, so that none becomes a KeyboardInterrupt.
-        with on_signals(partial(stop.from_signal, runner)), hangup, runner:
+        with on_signals(partial(stop.from_signal, event_loop)), hangup, runner:
             context = ssl() if callable(ssl) else ssl
             runner.run(serve_until_stopped(target, options, sockets, context, stop, ready))
     finally:

@@ -12,7 +12,7 @@ from websockets.sync.client import connect
 
 from duck.server.process.signals import waking_loop
 
-from ..support.commands import Process, command
+from ..support.commands import Process, adjusted, command, run_command
 from .command import LOOPS, ONE_VIEW, SLOW, begun, echo, ignoring
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
@@ -56,6 +56,19 @@ def test_a_hangup_while_a_server_with_tls_starts_or_stops_does_not_end_it(folder
         output, errors = process.process.communicate(timeout=30)
     assert (process.process.returncode, output) == (0, "ended\n")
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)])
+def test_a_signal_while_the_loop_is_created_ends_the_command(folder, number, status, workers):
+    """The order to stop would be one to another loop, which never runs."""
+    kill = f"os.kill(os.getpid(), {number:d})"
+    create = (
+        f"import asyncio, os; create = asyncio.new_event_loop; asyncio.new_event_loop = lambda: ({kill}, create())[1]"
+    )
+    arguments = ("echo.py", "--port", 0, "--loop", "asyncio", "--workers", workers, "--shutdown-timeout", 0)
+    result = run_command(folder, words=adjusted(create, "serve", *arguments))
+    assert (result.returncode, result.stdout) == (status, "")
 
 
 NO_THREADS = """

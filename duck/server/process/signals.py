@@ -94,10 +94,10 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_restore_after_fork)
 
 
-def call_in_loop(runner: asyncio.Runner, callback: Callable[[], object]) -> None:
-    """Calls back in the loop of a runner, from a signal handler; the loop may be blocked, or closed."""
+def call_in_loop(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
+    """Calls back in a loop, from a signal handler; the loop may be blocked, or closed."""
     with contextlib.suppress(RuntimeError):
-        runner.get_loop().call_soon_threadsafe(callback)
+        loop.call_soon_threadsafe(callback)
 
 
 @contextlib.contextmanager

@@ -52,10 +52,10 @@ class Stop:
             self.interrupted = True
             self._starting.cancel()
 
-    def from_signal(self, runner: asyncio.Runner) -> None:
+    def from_signal(self, loop: asyncio.AbstractEventLoop) -> None:
         """Gives the order in a signal handler."""
         self.deadline.start()
-        call_in_loop(runner, self.set)
+        call_in_loop(loop, self.set)
 
     def is_set(self) -> bool:
         """Whether the order has been given."""

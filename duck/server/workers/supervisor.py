@@ -405,7 +405,7 @@ def supervise(job: Job, sockets: Sequence[socket.socket], workers: int, reload: 
     stop = asyncio.Event()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it were ignored, the kernel would discard the exit statuses
     runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
-    with on_signals(partial(call_in_loop, runner, stop.set)), runner:
+    with on_signals(partial(call_in_loop, runner.get_loop(), stop.set)), runner:
         runner.run(main())
 
 

@@ -221,7 +221,7 @@ def _serve(boot: Boot, listeners: list[int], control: socket.socket, report: _Re
 
     runner = asyncio.Runner(loop_factory=loop_factory(job.loop))
     try:
-        with on_signals(partial(stop.from_signal, runner)), runner:
+        with on_signals(partial(stop.from_signal, runner.get_loop())), runner:
             runner.run(run())
     finally:
         stop.deadline.met()
