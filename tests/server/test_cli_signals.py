@@ -71,6 +71,17 @@ def test_a_signal_while_the_loop_is_created_ends_the_command(folder, number, sta
     assert (result.returncode, result.stdout) == (status, "")
 
 
+def test_a_signal_before_the_loop_runs_ends_the_server_without_its_lifespan(folder):
+    (folder / "stopped.py").write_text(
+        f"import contextlib, os, signal\nfrom duck.server import run\n{ONE_VIEW}\n"
+        "def context():\n    os.kill(os.getpid(), signal.SIGTERM)\n\n"
+        "@contextlib.asynccontextmanager\nasync def lifespan(server):\n    print('begun')\n    yield\n\n"
+        "run(Echo, port=0, ssl=context, lifespan=lifespan)\n"
+    )
+    result = run_command(folder, words=[sys.executable, "-P", "stopped.py"])
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
 NO_THREADS = """
 import _thread
 from duck.contrib.websockets import WebSocketView

@@ -90,6 +90,8 @@ async def serve_until_stopped(
         stop: The order.
         ready: Called with the server once it accepts connections; returns a context that is left at the order.
     """
+    if stop.is_set():  # by a signal before the loop ran
+        return
     stop.begin()
     try:
         stop.deadline.stage = "the start of the server and its lifespan"
