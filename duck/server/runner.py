@@ -129,17 +129,22 @@ def run_target(
     """Serves an application, as `run` does, with options in one object."""
     stop = Stop(Deadline(options.patience))
     serving: Server | None = None
+    hung_up = False
 
     @contextlib.contextmanager
     def ready(server: Server) -> Iterator[None]:
         nonlocal serving
         serving = server
         announce_ready(server.addresses, server.routes.first_page)
+        if hung_up:
+            renew()
         yield
         serving = None
         notify("STOPPING=1")
 
     def renew() -> None:
+        nonlocal hung_up
+        hung_up = True
         if serving is not None and callable(ssl):
             _renew(serving, ssl)
 
