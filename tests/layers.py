@@ -47,7 +47,7 @@ LAYERS = [
     [f"{WEBSOCKETS}.view"],
     [f"{WEBSOCKETS}.uvicorn", f"{WEBSOCKETS}.__main__", WEBSOCKETS],
     [f"{WEBSOCKETS}.testing", "duck.pytest_plugin"],
-    ["duck.stdio", "duck.commands"],
+    ["duck.stdio", "duck.signal_handlers", "duck.commands"],
     ["duck.server.errors"],
     ["duck.server.application", "duck.server.listening", "duck.server.addresses", "duck.server.limits"],
     ["duck.server.options"],

@@ -111,7 +111,7 @@ def test_the_reader_of_imports_sees_them(tmp_path):
 NOT_FOR_EVERY_SERVER = {
     *("calendar", "concurrent.futures.thread", "datetime", "email.utils", "http", "httptools"),
     *("ipaddress", "json", "random", "redis", "ssl", "urllib.parse", "urllib.request", "uvicorn"),
-    *("duck.commands", "duck.pytest_plugin", "duck.server", "duck.stdio"),
+    *("duck.commands", "duck.pytest_plugin", "duck.server", "duck.signal_handlers", "duck.stdio"),
     *(
         f"{PACKAGE}.{name}"
         for name in ("client", "groups", "metrics.stats", "sansio.client_handshake", "testing", "uvicorn")

@@ -34,6 +34,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from duck.signal_handlers import handle
+
 from ..application.lifespan import LifespanError
 from ..application.target import Target, load
 from ..errors import ServingError
@@ -41,7 +43,7 @@ from ..options import Options
 from ..process.deadline import Deadline
 from ..process.log_config import LogOptions
 from ..process.loops import LOOPS, loop_factory
-from ..process.signals import end_by, handle, on_signals
+from ..process.signals import end_by, on_signals
 from ..process.until_stopped import Stop, serve_until_stopped
 from ..server import Server
 
