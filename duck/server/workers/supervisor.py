@@ -223,13 +223,14 @@ class Supervisor:
         worker = slot.worker
         assert worker is not None
         since = loop.time()
-        wanted = loop.create_task(slot.wanted.wait())
-        blocked = loop.create_task(self._blocked(worker))
+        watching: list[asyncio.Task[Any]] = [loop.create_task(slot.wanted.wait())]
+        if self._worker_timeout:
+            watching.append(loop.create_task(self._end_blocked(worker)))
         try:
-            await asyncio.wait({worker.ended, wanted, blocked}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({worker.ended, *watching}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            wanted.cancel()
-            blocked.cancel()
+            for task in watching:
+                task.cancel()
         if worker.ended.done():
             slot.worker = None
             logger.error("worker %d %s; another is started", worker.pid, outcome(worker.ended.result()))
@@ -257,11 +258,8 @@ class Supervisor:
             self._retire(worker)
             slot.answer(True)
 
-    async def _blocked(self, worker: WorkerProcess) -> None:
+    async def _end_blocked(self, worker: WorkerProcess) -> None:
         """Ends a worker once its event loop is blocked for too long."""
-        if not self._worker_timeout:
-            await asyncio.wait([worker.ended])
-            return
         await worker.blocked(self._worker_timeout)
         words = "worker %d is ended: its event loop has been blocked for %g s (--worker-timeout), see the traceback"
         logger.error(words, worker.pid, self._worker_timeout)
