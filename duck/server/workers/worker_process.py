@@ -149,8 +149,12 @@ class WorkerProcess:
         return True
 
     async def blocked(self, timeout: float) -> None:
-        """Returns once the event loop of the worker has not answered for `timeout` seconds."""
-        while await self._answers(timeout):  # noqa: ASYNC110
+        """Returns once the event loop of the worker has not answered for `timeout` seconds.
+
+        The worker is asked twice in that time, because a pause of all processes, as of a container or a suspended job,
+        lets the time for one answer pass.
+        """
+        while await self._answers(timeout / 2) or await self._answers(timeout / 2):  # noqa: ASYNC110
             await asyncio.sleep(timeout / 4)
 
     async def last_stats(self) -> Stats:
