@@ -103,7 +103,7 @@ class Supervisor:
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stop = stop
         self._renewing: asyncio.Task[None] | None = None
-        self._successor: asyncio.Task[WorkerProcess] | None = None  # starts in place of a serving worker
+        self._successor: asyncio.Task[None] | None = None  # starts in place of a serving worker
         self._again = False
 
     async def run(self) -> None:
@@ -209,7 +209,7 @@ class Supervisor:
     async def _keep(self, slot: Slot) -> None:
         """Keeps a worker running in a slot."""
         try:
-            slot.worker = await self._filled(slot)
+            await self._fill(slot)
             self._note_service()
             while True:
                 await self._serve_out(slot)
@@ -240,12 +240,12 @@ class Supervisor:
                     f"{slot.failures} workers in a row have ended within {_STEADY:g} s of service; the last"
                     f" {outcome(worker.ended.result())}: see its log"
                 )
-            slot.worker = await self._filled(slot)
+            await self._fill(slot)
             slot.answer(True)
             return
         self._successor = starting = loop.create_task(self._start(slot))
         try:
-            slot.worker = await starting
+            await starting
         except WorkerError as error:
             logger.error("the workers are not replaced, because a new one fails: %s", error.described())
             slot.answer(False)
@@ -255,7 +255,6 @@ class Supervisor:
                 raise
             slot.answer(False)  # for a later order
         else:
-            self._retire(worker)
             slot.answer(True)
 
     async def _end_blocked(self, worker: WorkerProcess) -> None:
@@ -265,7 +264,7 @@ class Supervisor:
         logger.error(words, worker.pid, self._worker_timeout)
         await worker.abort()
 
-    async def _filled(self, slot: Slot) -> WorkerProcess:
+    async def _fill(self, slot: Slot) -> None:
         """Starts workers until one serves.
 
         Raises:
@@ -277,7 +276,8 @@ class Supervisor:
                 self._worker_sockets.put_back(slot.sockets)
                 await asyncio.sleep(min(_FIRST_PAUSE * 2 ** (slot.failures - 2), _LONGEST_PAUSE))
             try:
-                return await self._start(slot)
+                await self._start(slot)
+                return
             except WorkerError as error:
                 slot.failures += 1
                 if error.is_known and not self._all_serve:
@@ -287,7 +287,11 @@ class Supervisor:
                     raise WorkerError(f"{slot.failures} workers in a row have failed; the last: {error}") from error
                 logger.error("%s", error.described())
 
-    async def _start(self, slot: Slot) -> WorkerProcess:
+    async def _start(self, slot: Slot) -> None:
+        """Starts a worker, and stops the one that it replaces once it serves.
+
+        Both in one step: a slot that is removed then knows the worker that it has to stop.
+        """
         try:
             slot.sockets = slot.sockets or self._worker_sockets.take()
             worker = await WorkerProcess.start(self._boot, [sock.fileno() for sock in slot.sockets])
@@ -303,7 +307,9 @@ class Supervisor:
         logger.info("worker %d serves %s", worker.pid, ", ".join(addresses))
         if not self._proven:
             asyncio.get_running_loop().call_later(_STEADY, self._prove, worker)
-        return worker
+        replaced, slot.worker = slot.worker, worker
+        if replaced is not None:
+            self._retire(replaced)
 
     def _prove(self, worker: WorkerProcess) -> None:
         self._proven = self._proven or not worker.ended.done()
