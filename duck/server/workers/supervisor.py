@@ -135,7 +135,7 @@ class Supervisor:
         if self._failed.done():
             self._failed.result()
         for worker in workers:
-            if worker.serves and worker.ended.result() > 0:
+            if worker.serves and worker.ended.result() != 0:
                 raise WorkerError(f"worker {worker.pid} {outcome(worker.ended.result())} as it stopped; see its log")
 
     def grow(self) -> None:

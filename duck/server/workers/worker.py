@@ -43,7 +43,7 @@ from ..options import Options
 from ..process.deadline import Deadline
 from ..process.log_config import LogOptions
 from ..process.loops import LOOPS, loop_factory
-from ..process.signals import end_by, on_signals
+from ..process.signals import end_by, on_signals, outlast_signals
 from ..process.until_stopped import Stop, serve_until_stopped
 from ..server import Server
 
@@ -136,6 +136,7 @@ def main(supervisor: int, listeners: list[int]) -> None:
             with control.makefile("rb") as stream:
                 boot: Boot = pickle.load(stream)
             _serve(boot, listeners, control, report)
+            outlast_signals()
         except (Exception, SystemExit) as error:
             report.failed(error)
             sys.exit(1)

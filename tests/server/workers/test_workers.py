@@ -137,9 +137,20 @@ def test_a_worker_that_does_not_stop_is_killed(folder, client):
     with Process(folder, words=words) as process:
         suspended = min(both(process.address, client))
         os.kill(suspended, signal.SIGSTOP)
-        _, errors = process.stop(signal.SIGTERM)
+        status, errors = process.stop(signal.SIGTERM)
         assert not is_there(suspended)
     assert re.search(rf"worker {suspended} has not ended within [\d.]+ s, and is killed", errors)
+    assert re.search(r"\nduck: worker \d+ .* as it stopped; see its log\n$", errors)
+    assert status == 1
+
+
+def test_a_signal_at_the_exit_of_a_worker_is_no_failure(folder):
+    """As one of `systemctl stop`, which each process of a service gets."""
+    last = "import atexit, os, signal; atexit.register(os.kill, os.getpid(), signal.SIGTERM)"
+    (folder / "app.py").write_text(f"{last}\n{APPLICATION}")
+    with Process(folder, "app.py", "--port", 0, "--workers", 2) as process:
+        status, errors = process.stop(signal.SIGTERM)
+    assert (status, "Traceback" in errors) == (0, False)
 
 
 @pytest.mark.parametrize("where", ["port", "uds"])
