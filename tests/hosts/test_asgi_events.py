@@ -108,21 +108,34 @@ async def test_an_error_of_the_server_is_the_loss_of_the_client(fails):
     assert View.closed == [1006]
 
 
+RECEIVE, DISCONNECT = {"type": "websocket.receive"}, {"type": "websocket.disconnect"}
+
+
 @pytest.mark.parametrize(
-    "content",
-    [{}, {"bytes": None}, {"text": b"bytes"}, {"bytes": "text" * 1000}, {"text": "\ud800"}],
-    ids=["nothing", "None", "bytes as text", "text as bytes", "a surrogate"],
+    ("event", "words"),
+    [
+        (RECEIVE, "{'type': 'websocket.receive'}"),
+        ({**RECEIVE, "bytes": None}, "{'bytes': None, "),
+        ({**RECEIVE, "text": b"bytes"}, "{'text': b'bytes', "),
+        ({**RECEIVE, "bytes": "text" * 1000}, "{'bytes': 'texttext"),
+        ({**RECEIVE, "text": "\ud800"}, r"{'text': '\ud800', "),
+        ({**DISCONNECT, "code": "1000"}, "{'code': '1000', "),
+        ({**DISCONNECT, "code": 1000, "reason": b"bye"}, "{'code': 1000, 'reason': b'bye', "),
+        ({"text": "hello"}, "{'text': 'hello'}"),
+        (None, "None"),
+    ],
 )
-async def test_an_event_without_a_valid_message_ends_the_application_with_an_error(content):
+async def test_an_invalid_event_ends_the_application_with_an_error(event, words):
+    """Of a server, or of middleware."""
+
     class View(Echo):
         pass
 
-    server = Events({"type": "websocket.receive", **content})
+    server = Events(event)
     with pytest.raises((AttributeError, KeyError, TypeError, ValueError)) as caught:
         await View.as_asgi()(server.scope, server.events.get, server.send)
     (note,) = caught.value.__notes__
-    assert note.startswith("The server's event breaks the specification of ASGI: {")
-    assert "'type': 'websocket.receive'" in note
+    assert note.startswith(f"The server's event breaks the specification of ASGI: {words}")
     assert len(note) < 300
     assert View.views[0].close_code == 1006
 

@@ -57,7 +57,7 @@ Send = Callable[[Event], Awaitable[None]]
 
 _FAIR_SHARE = 0.005  # seconds of handling messages after which a flood of them yields to the loop
 _GONE = 0.2  # seconds in which a server may report a lost client after a failed `send`
-_MASK = bytes(4)  # of the frames that the view gets; it leaves a payload as it is
+_MASK = bytes(4)
 _ADVICE = "serve it by `uvicorn --ws duck.contrib.websockets.uvicorn:WebSocketProtocol` to avoid this"
 
 # A comparison with the member of the enum costs 20 times as much.
@@ -259,6 +259,28 @@ def reply(view: AsgiView, result: Any) -> HandshakeError:
     return HandshakeError(500, "internal server error")
 
 
+def _message_frame(event: Event) -> bytes:
+    """Returns the frame of a client's message."""
+    text = event.get("text")
+    return _frame(_BINARY, event["bytes"]) if text is None else _frame(_TEXT, text.encode())
+
+
+def _close_frame(event: Event) -> bytes:
+    """Returns the close frame of a client that has disconnected; empty if it has sent none."""
+    code = event.get("code")
+    if code is None or code == CloseCode.NO_STATUS_RCVD:
+        return _frame(_CLOSE, b"")
+    try:
+        return _frame(_CLOSE, close_payload(code, event.get("reason") or ""))
+    except ValueError:  # 1006 and other codes that no close frame carries
+        return b""
+
+
+def _frame(opcode: int, payload: bytes) -> bytes:
+    """Returns a frame as the view gets it from its client; the mask leaves the payload as it is."""
+    return codec.serialize(codec.FIN | opcode, payload, _MASK)
+
+
 class Bridge:
     """Converts between the events of one ASGI connection and the bytes of a view's transport.
 
@@ -356,36 +378,24 @@ class Bridge:
                 self._gone = True
                 self._transport.abort()
                 return
-            if event["type"] != "websocket.receive":
-                self._gone = True
-                self._end(event)
-                return
             try:
-                text = event.get("text")
-                opcode, payload = (_BINARY, event["bytes"]) if text is None else (_TEXT, text.encode())
-                frame = codec.serialize(codec.FIN | opcode, payload, _MASK)
+                has_ended = event["type"] != "websocket.receive"
+                frame = _close_frame(event) if has_ended else _message_frame(event)
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 self._error = error
                 error.add_note(f"The server's event breaks the specification of ASGI: {reprlib.repr(event)}")
                 self._transport.abort()
                 return
+            if has_ended:
+                self._gone = True
+                if frame:
+                    self._feed(frame)
+                if not (frame and self._accepted):
+                    self._transport.abort()
+                return
             begin = perf_counter()
             self._feed(frame)
             spent += perf_counter() - begin
-
-    def _end(self, event: Event) -> None:
-        """Feeds the close frame of a client that has disconnected."""
-        code = event.get("code")
-        payload = b""
-        try:
-            if code is not None and code != CloseCode.NO_STATUS_RCVD:
-                payload = close_payload(code, event.get("reason") or "")
-        except ValueError:  # 1006 and other codes that no close frame carries
-            self._transport.abort()
-            return
-        self._feed(codec.serialize(codec.FIN | _CLOSE, payload, _MASK))
-        if not self._accepted:
-            self._transport.abort()
 
     def _feed(self, frame: bytes) -> None:
         # Messages must not be delivered while a task is running.
@@ -467,7 +477,7 @@ class Bridge:
             elif opcode == _PING:
                 self._warn("a ping is not sent")
                 protocol.heartbeat.fail(RuntimeError("messages of ASGI have no pings: the server sends its own"))
-                self._loop.call_soon(self._deliver, codec.serialize(codec.FIN | OpCode.PONG, payload, _MASK))
+                self._loop.call_soon(self._deliver, _frame(OpCode.PONG, payload))
         if protocol.writer.fragmenting:
             self._warn("a message is gathered from its fragments before it is sent")
 
