@@ -41,6 +41,9 @@ TURNED_AWAY = 32
 """The number of concurrent refusals for lack of room; further clients are disconnected without a response."""
 
 
+_SHORTEST = 0.001  # seconds for a TLS handshake: event loops refuse 0
+
+
 @dataclass(frozen=True, slots=True)
 class Application:
     """The `application` of requests; a framework's own has more members."""
@@ -240,7 +243,7 @@ class Server:
         """Creates the transport of a connection, which takes time with TLS and with a header of the PROXY protocol."""
         options: dict[str, Any] = {}
         if self.ssl is not None:
-            options = {"ssl": self.ssl, "ssl_handshake_timeout": protocol.first_timeout}
+            options = {"ssl": self.ssl, "ssl_handshake_timeout": max(protocol.first_timeout, _SHORTEST)}
         try:
             if self._options.proxy_protocol:
                 await self._receive_proxy_header(protocol, sock)

@@ -153,10 +153,18 @@ async def test_large_messages_pass_in_many_tls_records(either_tls, ssl):
             await asyncio.gather(*sending)
 
 
-async def test_a_tls_handshake_that_does_not_end_is_cut(connect, tls):
-    limits = Limits(head_timeout=0.1)
+@pytest.mark.parametrize("limits", [Limits(head_timeout=0.1), Limits(head_timeout=0)])
+async def test_a_tls_handshake_that_does_not_end_is_cut(connect, tls, caplog, limits):
     async with serve(Page, port=0, ssl=tls.server, limits=limits) as server, connect(server, plain=True) as client:
         assert await client.end() == b""
+    assert "Traceback" not in caplog.text
+
+
+async def test_a_tls_client_without_room_is_disconnected_though_it_has_no_time_to_read_why(connect, tls, caplog):
+    limits = Limits(connections=0, linger_timeout=0)
+    async with serve(Page, port=0, ssl=tls.server, limits=limits) as server, connect(server, plain=True) as client:
+        assert await client.end() == b""
+    assert "Traceback" not in caplog.text
 
 
 async def test_plain_http_to_a_tls_port_gets_no_answer(connect, tls):
