@@ -16,6 +16,7 @@ from duck.views import View
 from .application.lifespan import Lifespan
 from .application.target import Target, is_importing
 from .limits import Limits, check_whole
+from .listening.tls import checked_context
 from .options import Options
 from .process.deadline import Deadline
 from .process.loops import loop_factory
@@ -112,7 +113,7 @@ def run(
         metrics=metrics,
     )
     if workers > 1 or is_worker():
-        if isinstance(ssl, tls.SSLContext):
+        if not (ssl is None or callable(ssl)):
             raise TypeError("workers cannot share a TLS context: give a function as ssl that makes one")
         supervise(Job(Target(urlpatterns, lifespan), options, loop, ssl), sockets, workers)
     else:
@@ -157,7 +158,7 @@ def run_target(
     try:
         # The signals are ours until the runner has ended, so that none becomes a KeyboardInterrupt.
         with on_signals(partial(stop.from_signal, event_loop)), hangup, runner:
-            context = ssl() if callable(ssl) else ssl
+            context = checked_context(ssl()) if callable(ssl) else ssl
             runner.run(serve_until_stopped(target, options, sockets, context, stop, ready))
     finally:
         stop.deadline.met()
@@ -167,7 +168,7 @@ def _renew(server: Server, make_context: Callable[[], tls.SSLContext]) -> None:
     """Renews the TLS context for new connections; keeps the old one if that fails."""
     notify_reloading()
     try:
-        server.ssl = make_context()
+        server.ssl = checked_context(make_context())
     except Exception as error:
         logger.error("the certificates cannot be read again, and the previous ones stay in use: %s", error)
     else:

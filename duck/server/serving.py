@@ -12,6 +12,7 @@ from duck.views import View
 from .application.lifespan import Lifespan, running_lifespan
 from .application.target import Target
 from .limits import Limits
+from .listening.tls import checked_context
 from .options import Options
 from .server import Server
 
@@ -71,8 +72,8 @@ async def serve(
         OSError: The address is not available.
         LifespanError: The lifespan has failed, or did not end in time. If it failed at its start, nothing has been
             served.
-        TypeError, ValueError: A route, a trusted proxy, a host or an origin is malformed, or a time is not a number of
-            seconds.
+        TypeError, ValueError: A route, a trusted proxy, a host or an origin is malformed, a time is not a number of
+            seconds, or `ssl` is no TLS context.
     """
     options = Options(
         host,
@@ -98,6 +99,8 @@ async def serve_target(
     target: Target, options: Options, sockets: Sequence[socket.socket], ssl: tls.SSLContext | None
 ) -> AsyncIterator[Server]:
     """Serves an application, as `serve` does, with options in one object."""
+    if ssl is not None:
+        checked_context(ssl)
     server = Server(target.urlpatterns, options)
     async with running_lifespan(target.lifespan, server, options.shutdown_timeout):
         try:

@@ -19,7 +19,7 @@ from websockets.sync.client import connect, unix_connect
 
 from duck.server.listening.sockets import UnixListener
 
-from ..support.commands import Process, command, environment
+from ..support.commands import Process, command, environment, run_command
 from .command import LOOPS, ONE_VIEW, SLOW, each_fails, echo, fails
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals and Unix sockets")
@@ -237,6 +237,35 @@ def test_certificates_are_read_again(folder, loop):
         process.process.send_signal(signal.SIGHUP)
         process.until_told("the certificates cannot be read again")
         assert served(process) == before
+
+
+CONTEXTS = """
+import sys
+from duck.server import run
+from duck.server.listening.tls import Certificates
+
+made = []
+
+def context():
+    made.append(Certificates(*sys.argv[3:])())
+    return made[-1] if len(made) < int(sys.argv[1]) else None  # as one without its `return`
+
+if __name__ == "__main__":
+    run(Echo, port=0, ssl=context, workers=int(sys.argv[2]))
+"""
+
+
+def test_a_function_that_returns_no_tls_context_does_not_end_tls(folder, tls):
+    (folder / "contexts.py").write_text(ONE_VIEW + CONTEXTS)
+    script = [sys.executable, "-P", "contexts.py"]
+    for workers in ("1", "2"):
+        result = run_command(folder, words=[*script, "1", workers, tls.certfile, tls.keyfile])
+        assert (result.returncode, result.stdout) == (1, "")
+        assert "TypeError: ssl must be an ssl.SSLContext, or for run a function" in result.stderr
+    with Process(folder, words=[*script, "2", "1", tls.certfile, tls.keyfile]) as process:
+        process.process.send_signal(signal.SIGHUP)
+        process.until_told("the previous ones stay in use: ssl must be an ssl.SSLContext")
+        assert echo(process.address, ssl=tls.client, server_hostname="localhost") == "hello"
 
 
 def test_a_port_in_use_is_an_error_with_advice(folder):

@@ -75,8 +75,9 @@ def test_a_signal_while_the_loop_is_created_ends_the_command(folder, number, sta
 
 def test_a_signal_before_the_loop_runs_ends_the_server_without_its_lifespan(folder):
     (folder / "stopped.py").write_text(
-        f"import contextlib, os, signal\nfrom duck.server import run\n{ONE_VIEW}\n"
-        "def context():\n    os.kill(os.getpid(), signal.SIGTERM)\n\n"
+        f"import contextlib, os, signal, ssl\nfrom duck.server import run\n{ONE_VIEW}\n"
+        "def context():\n    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    return ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)\n\n"
         "@contextlib.asynccontextmanager\nasync def lifespan(server):\n    print('begun')\n    yield\n\n"
         "run(Echo, port=0, ssl=context, lifespan=lifespan)\n"
     )

@@ -153,6 +153,13 @@ async def test_large_messages_pass_in_many_tls_records(either_tls, ssl):
             await asyncio.gather(*sending)
 
 
+@pytest.mark.parametrize("ssl", ["cert.pem", True, False])
+async def test_something_else_than_a_tls_context_is_refused(ssl):
+    with pytest.raises(TypeError, match=r"ssl must be an ssl\.SSLContext"):
+        async with serve(Page, port=0, ssl=ssl):
+            pass
+
+
 @pytest.mark.parametrize("limits", [Limits(head_timeout=0.1), Limits(head_timeout=0)])
 async def test_a_tls_handshake_that_does_not_end_is_cut(connect, tls, caplog, limits):
     async with serve(Page, port=0, ssl=tls.server, limits=limits) as server, connect(server, plain=True) as client:

@@ -6,11 +6,11 @@ import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ..errors import ServingError
 
-__all__ = ["CertificateError", "Certificates"]
+__all__ = ["CertificateError", "Certificates", "checked_context"]
 
 
 class CertificateError(ServingError):
@@ -64,6 +64,16 @@ class Certificates:
         if self.password_file is not None:
             return next(iter(Path(self.password_file).read_bytes().splitlines()), b"")
         return _no_password if self.password is None else self.password
+
+
+def checked_context(context: Any) -> ssl.SSLContext:
+    """Returns a TLS context from the application, or raises TypeError for something else.
+
+    A function without its `return` would serve without TLS.
+    """
+    if not isinstance(context, ssl.SSLContext):
+        raise TypeError(f"ssl must be an ssl.SSLContext, or for run a function that returns one, not {context!r}")
+    return context
 
 
 @contextlib.contextmanager

@@ -39,6 +39,7 @@ from duck.signal_handlers import handle
 from ..application.lifespan import LifespanError
 from ..application.target import Target, load
 from ..errors import ServingError
+from ..listening.tls import checked_context
 from ..options import Options
 from ..process.deadline import Deadline
 from ..process.log_config import LogOptions
@@ -215,7 +216,8 @@ def _serve(boot: Boot, listeners: list[int], control: socket.socket, report: _Re
 
     async def run() -> None:
         _listen_to_supervisor(control, stop, report_stats)
-        await serve_until_stopped(target, job.options, sockets, job.ssl() if job.ssl else None, stop, ready)
+        context = checked_context(job.ssl()) if job.ssl else None
+        await serve_until_stopped(target, job.options, sockets, context, stop, ready)
         report_stats()
 
     def report_stats() -> None:
