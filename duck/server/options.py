@@ -40,8 +40,8 @@ class Options:
 
     Raises:
         TypeError, ValueError: The host is not a str, the port or the permissions are out of bounds, a time is not a
-            number of seconds, the code is neither 1001 nor 1012, no proxy is trusted to send headers of the PROXY
-            protocol, or the address of the metrics has no port.
+            number of seconds, the limits are no `Limits`, the code is neither 1001 nor 1012, no proxy is trusted to
+            send headers of the PROXY protocol, or the address of the metrics has no port.
     """
 
     host: str | None = "127.0.0.1"
@@ -69,6 +69,8 @@ class Options:
             check_whole("uds_mode", self.uds_mode, 0, 0o777)
         for name in ("drain", "shutdown_timeout", "startup_timeout", "worker_timeout"):
             check_seconds(name, getattr(self, name))
+        if not isinstance(self.limits, Limits):
+            raise TypeError(f"limits must be a Limits, not {self.limits!r}")
         if self.proxy_protocol and not self.trusted_proxies:
             raise ValueError("proxy_protocol needs trusted_proxies: otherwise any client could claim any address")
         if self.metrics is not None:

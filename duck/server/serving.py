@@ -73,7 +73,7 @@ async def serve(
         LifespanError: The lifespan has failed, or did not end in time. If it failed at its start, nothing has been
             served.
         TypeError, ValueError: A route, a trusted proxy, a host or an origin is malformed, a time is not a number of
-            seconds, or `ssl` is no TLS context.
+            seconds, or `ssl` is no TLS context of a server.
     """
     options = Options(
         host,

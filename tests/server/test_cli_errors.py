@@ -294,5 +294,10 @@ def test_negative_limits_are_refused(limit):
         Limits(**limit)
 
 
+def test_limits_that_are_no_limits_are_refused():
+    with pytest.raises(TypeError, match="limits must be a Limits, not "):
+        run([], limits={"connections": 3})
+
+
 def test_the_password_of_a_key_is_not_in_the_repr_of_its_certificates():
     assert "pa55" not in repr(Certificates("cert.pem", "key.pem", password="pa55"))

@@ -160,6 +160,12 @@ async def test_something_else_than_a_tls_context_is_refused(ssl):
             pass
 
 
+async def test_a_tls_context_for_clients_is_refused(tls):
+    with pytest.raises(ValueError, match="for clients"):
+        async with serve(Page, port=0, ssl=tls.client):
+            pass
+
+
 @pytest.mark.parametrize("limits", [Limits(head_timeout=0.1), Limits(head_timeout=0)])
 async def test_a_tls_handshake_that_does_not_end_is_cut(connect, tls, caplog, limits):
     async with serve(Page, port=0, ssl=tls.server, limits=limits) as server, connect(server, plain=True) as client:

@@ -67,12 +67,17 @@ class Certificates:
 
 
 def checked_context(context: Any) -> ssl.SSLContext:
-    """Returns a TLS context from the application, or raises TypeError for something else.
+    """Returns a TLS context from the application.
 
-    A function without its `return` would serve without TLS.
+    A function without its `return` would serve without TLS, and a context for clients would fail each connection.
+
+    Raises:
+        TypeError, ValueError: It is no context, or one for clients.
     """
     if not isinstance(context, ssl.SSLContext):
         raise TypeError(f"ssl must be an ssl.SSLContext, or for run a function that returns one, not {context!r}")
+    if context.protocol is ssl.PROTOCOL_TLS_CLIENT:
+        raise ValueError("ssl is for clients: make a context by ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)")
     return context
 
 
