@@ -93,6 +93,7 @@ class ConnectionLimiter:
     def __init__(self, limits: Limits, metrics: Metrics) -> None:
         files = _files()
         self.limit = limits.connections if limits.connections is not None else files
+        self._bound = "the limit of open files (ulimit -n)" if limits.connections is None else "Limits.connections"
         if files is not None and self.limit is not None and self.limit > files:
             # Without free files uvloop closes connections, and logs nothing.
             words = "Limits.connections is %d, but the limit of open files allows %d: raise that limit (ulimit -n)"
@@ -116,7 +117,7 @@ class ConnectionLimiter:
             Its permit; None if there is no room, and then it is not counted.
         """
         if self.is_full:
-            self._note(f"{self.limit} connections are open: more are refused")
+            self._note(f"{self.limit} connections are open, as many as {self._bound} allows: more are refused")
             return None
         self.count += 1
         return self.shared if self.per_address is None else _AddressPermit(self)

@@ -7,6 +7,7 @@ import pytest
 from duck.contrib.websockets import Frame, OpCode
 from duck.contrib.websockets.metrics import Metrics
 from duck.server import Limits, serve
+from duck.server.http import connection_limit
 from duck.server.http.connection_limit import ConnectionLimiter
 from duck.server.server import TURNED_AWAY
 from duck.urls import path
@@ -62,7 +63,8 @@ async def test_connections_are_limited(connect, until, caplog):
         await until(lambda: not server._work.views)
         async with connect(server) as four:
             await upgraded(four)
-    assert caplog.messages.count("2 connections are open: more are refused") == 1  # in a minute
+    words = "2 connections are open, as many as Limits.connections allows: more are refused"
+    assert caplog.messages.count(words) == 1  # in a minute
 
 
 async def test_refusals_for_lack_of_room_are_bounded(connect):
@@ -169,6 +171,15 @@ def test_the_limit_of_open_files_is_the_default():
     limit = ConnectionLimiter(Limits(), Metrics()).limit
     assert limit is None if soft == resource.RLIM_INFINITY else 0 < limit < soft
     assert ConnectionLimiter(Limits(), Metrics()).per_address is None
+
+
+async def test_refusals_at_the_limit_of_open_files_name_it(caplog, monkeypatch):
+    monkeypatch.setattr(connection_limit, "_files", lambda: 1)
+    limiter = ConnectionLimiter(Limits(), Metrics())
+    assert limiter.acquire()
+    assert limiter.acquire() is None
+    words = "1 connections are open, as many as the limit of open files (ulimit -n) allows: more are refused"
+    assert caplog.messages == [words]
 
 
 def test_a_limit_above_that_of_open_files_causes_a_warning(caplog):
