@@ -113,7 +113,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     _name_groups(arguments.groups)
     if arguments.metrics is not None:
         prometheus()
-    workers = arguments.workers > 1 or arguments.reload
+    workers = arguments.workers > 1 or arguments.worker_timeout > 0 or arguments.reload
     if arguments.loop in LOOPS:  # now, because a file beside the application may hide uvloop, or have the other loop
         loop_factory(arguments.loop)
     target = None if workers else load(arguments.target)

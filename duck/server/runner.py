@@ -71,7 +71,8 @@ def run(
         workers: The number of serving processes. Each imports the main module again, as those of multiprocessing do, so
             the call must be inside `if __name__ == "__main__":`. The routes, the views, the lifespan and the function
             for `ssl` must be importable. Each worker has its own event loop, limits and lifespan. SIGHUP replaces the
-            workers one after the other, SIGTTIN adds one and SIGTTOU stops one. With 1, this process itself serves.
+            workers one after the other, SIGTTIN adds one and SIGTTOU stops one. With 1 and no `worker_timeout`, this
+            process itself serves.
         startup_timeout: Seconds for a worker to import the application and to start its lifespan.
         worker_timeout: Seconds for the event loop of a worker to answer the supervisor. A worker whose loop is blocked
             for longer is ended, with its traceback on stderr, and replaced. 0 for no limit.
@@ -112,7 +113,7 @@ def run(
         allowed_origins=allowed_origins,
         metrics=metrics,
     )
-    if workers > 1 or is_worker():
+    if workers > 1 or worker_timeout > 0 or is_worker():
         if not (ssl is None or callable(ssl)):
             raise TypeError("workers cannot share a TLS context: give a function as ssl that makes one")
         supervise(Job(Target(urlpatterns, lifespan), options, loop, ssl), sockets, workers)

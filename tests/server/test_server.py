@@ -91,7 +91,7 @@ def test_serve_and_run_pass_on_every_option(monkeypatch):
             pass
 
     monkeypatch.setattr(serving, "serve_target", serve_target)
-    monkeypatch.setattr(runner, "run_target", lambda target, options, *_: passed.append(options))
+    monkeypatch.setattr(runner, "supervise", lambda job, *_: passed.append(job.options))
     of_serve = {name: OPTIONS[name] for name in OPTIONS.keys() & inspect.signature(serve).parameters.keys()}
     asyncio.run(main())
     serve_until_signal(Echo, **OPTIONS)

@@ -31,10 +31,10 @@ class Blocking(WebSocketView):
 """
 
 
-@pytest.mark.parametrize("suspended", [False, True])
-def test_a_worker_whose_loop_is_blocked_is_ended_with_its_traceback_and_replaced(tmp_path, suspended):
+@pytest.mark.parametrize(("workers", "suspended"), [(1, False), (2, False), (2, True)])
+def test_a_worker_whose_loop_is_blocked_is_ended_with_its_traceback_and_replaced(tmp_path, workers, suspended):
     (tmp_path / "blocking.py").write_text(APPLICATION)
-    arguments = ("blocking.py", "--port", 0, "--workers", 2, "--worker-timeout", 2)
+    arguments = ("blocking.py", "--port", 0, "--workers", workers, "--worker-timeout", 2)
     with Process(tmp_path, *arguments) as process:
         with connect(process.address, proxy=None) as client:
             pid = client.recv(30)
