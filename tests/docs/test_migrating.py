@@ -28,6 +28,12 @@ def chat(section, fence):
     return names
 
 
+def set_up_channels(monkeypatch):
+    conf, layers = importlib.import_module("django.conf"), importlib.import_module("channels.layers")
+    monkeypatch.setitem(conf.settings.__dict__, "_wrapped", conf.UserSettingsHolder(conf.global_settings))
+    monkeypatch.setitem(layers.channel_layers.backends, "default", layers.InMemoryChannelLayer())
+
+
 @pytest.fixture(params=["py", "python"], ids=["before", "after"])
 def fence(request):
     return request.param
@@ -59,9 +65,7 @@ async def test_the_chats_of_websockets_and_of_the_view_behave_alike(fence):
 async def test_the_rooms_of_asgi_applications_and_of_the_view_behave_alike(section, name, fence, monkeypatch):
     app = chat(section, fence)[name]
     if section == "Django Channels":
-        conf, layers = importlib.import_module("django.conf"), importlib.import_module("channels.layers")
-        monkeypatch.setitem(conf.settings.__dict__, "_wrapped", conf.UserSettingsHolder(conf.global_settings))
-        monkeypatch.setitem(layers.channel_layers.backends, "default", layers.InMemoryChannelLayer())
+        set_up_channels(monkeypatch)
     async with memory(app, "/rooms/tea?token=1") as alice, memory(app, "/rooms/tea?token=2") as bob:
         await alice.send("hello")
         assert (await alice.recv(), await bob.recv()) == ("hello", "hello")
@@ -92,6 +96,20 @@ def test_tests_with_the_client_of_starlette_pass_for_both(fence):
             pass
     if fence == "python":
         assert (refused.value.status_code, refused.value.text) == (403, "no token\n")
+
+
+async def test_tests_with_the_communicator_of_channels_pass_for_both(fence, monkeypatch):
+    """They pass for the consumer and for the view."""
+    application = chat("Django Channels", fence)["application"]
+    set_up_channels(monkeypatch)
+    communicator = importlib.import_module("channels.testing").WebsocketCommunicator
+    alice, stranger = communicator(application, "/rooms/tea?token=1"), communicator(application, "/rooms/tea")
+    assert await alice.connect() == (True, None)
+    await alice.send_to(text_data="hello")
+    assert await alice.receive_from() == "hello"
+    await alice.disconnect()
+    connected, _ = await stranger.connect()
+    assert not connected
 
 
 def test_socket_io(fence):
