@@ -98,6 +98,21 @@ async def test_a_full_queue_is_an_error_at_once(own_redis, monkeypatch):
     await rooms.close()
 
 
+async def test_messages_that_were_given_up_leave_room_in_the_queue(own_redis, monkeypatch):
+    """The next attempt to connect notices that they were given up."""
+    monkeypatch.setattr(Publisher, "QUEUE_LIMIT", 1000)
+    rooms = Groups(own_redis.url, timeout=0.2)
+    with pytest.raises(BrokerError):
+        await rooms.publish("lobby", "x" * 600)
+    error = "bytes wait"
+    while "bytes wait" in error:
+        await asyncio.sleep(0.01)
+        with pytest.raises(BrokerError) as caught:
+            await rooms.publish("lobby", "x" * 600)
+        error = str(caught.value)
+    await rooms.close()
+
+
 async def test_a_publisher_that_gives_up_has_not_published(own_redis, meet):
     rooms = Groups(own_redis.url)
     task = asyncio.ensure_future(rooms.publish("lobby", "never"))

@@ -17,7 +17,7 @@ from duck.contrib.websockets.groups import BrokerError, Groups
 from duck.contrib.websockets.groups.redis.server import Backoff
 from duck.contrib.websockets.groups.redis.subscriber import Subscriber
 
-from ..support.waiting import within
+from ..support.waiting import begun, within
 from .sink import Sink
 
 KIB = 2**10
@@ -41,6 +41,19 @@ async def test_two_connections_for_a_loop_one_for_a_thread_and_one_subscription_
         assert (await shared_redis.ask("INFO"))["connected_clients"] == before + 3
     while await shared_redis.ask("PUBSUB", "CHANNELS", "few:*"):
         pass
+    await rooms.close()
+
+
+async def test_a_member_that_leaves_during_its_join_and_joins_again_gets_messages(shared_redis, until):
+    rooms = Groups(shared_redis.url, prefix="again:")
+    await rooms.join(Sink(), "other")
+    sink = Sink()
+    joining = await begun(rooms.join(sink, "lobby"))
+    await rooms.leave(sink, "lobby")
+    await asyncio.gather(rooms.join(sink, "lobby"), *joining)
+    await rooms.publish("lobby", "hello")
+    await until(lambda: sink.messages)
+    assert not sink.gaps
     await rooms.close()
 
 
@@ -115,7 +128,7 @@ async def test_each_kind_of_error_of_a_server_is_logged_once(own_redis, log, unt
     assert "AUTH" in refused
 
 
-async def test_a_server_that_is_killed_and_comes_back_costs_a_gap_and_no_connection(own_redis, meet, log):
+async def test_a_server_that_is_killed_and_comes_back_costs_a_gap_and_no_connection(own_redis, meet, log, until):
     """Connections stay open, every member gets `on_gap`, and messages are delivered again within three seconds."""
     own_redis.start()
     rooms = Groups(own_redis.url, timeout=5)
@@ -137,6 +150,11 @@ async def test_a_server_that_is_killed_and_comes_back_costs_a_gap_and_no_connect
             for peer in one:
                 while (message := await peer.message()) != "after":
                     assert message == "meanwhile"
+        late = Sink()
+        await rooms.join(late, "a group that is new")
+        await rooms.publish("a group that is new", "hello")
+        await until(lambda: late.messages)
+        assert not late.gaps
         named = [entry.message.partition(" is unavailable")[0] for entry in log()]
         assert named == [f"Redis at {own_redis.url}"] * 2
     await rooms.close()
