@@ -95,6 +95,7 @@ def path(
             embedded server offers POST as well.
 
     Raises:
+        TypeError: The pattern is not a str.
         ValueError: The pattern is malformed, or a parameter has the name of another argument of the view.
     """
     check_parameters(url, view, compile_url(url).converters)
@@ -126,6 +127,7 @@ def compile_url(url: str, regex: bool = False) -> Paths:
     """Compiles the pattern of a route.
 
     Raises:
+        TypeError: The pattern of a path is not a str.
         ValueError: The pattern is malformed. The message describes the error.
     """
     if regex:
@@ -135,6 +137,8 @@ def compile_url(url: str, regex: bool = False) -> Paths:
             raise ValueError(f"{url!r} is not a regular expression: {error}") from None
         converters: Converters = dict.fromkeys(expression.groupindex, str)
     else:
+        if not isinstance(url, str):
+            raise TypeError(f"a path is a str such as '/rooms/<name>', not {url!r}")
         if not url.startswith("/"):
             raise ValueError(f"{url!r} does not start with a slash")
         if foreign := _FOREIGN_PARAMETER.search(url):

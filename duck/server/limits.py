@@ -11,14 +11,14 @@ def check_seconds(name: str, value: Any) -> None:
     """Checks the value of an option in seconds.
 
     Raises:
-        TypeError, ValueError: It is not a number of 0 or more, or a float cannot express it.
+        TypeError, ValueError: It is not a finite number of 0 or more, or a float cannot express it.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number of seconds, not {value!r}")
     if not value >= 0:
         raise ValueError(f"{name} must not be negative: {value!r}")
-    if isinstance(value, int) and value > sys.float_info.max:
-        raise ValueError(f"{name} must be a number of seconds that a float can express")
+    if value > sys.float_info.max:
+        raise ValueError(f"{name} must be a finite number of seconds that a float can express")
 
 
 def check_whole(name: str, value: Any, least: int = 0, most: int | None = None) -> None:
@@ -53,7 +53,7 @@ class Limits:
             longer ones end the connection.
 
     Raises:
-        TypeError, ValueError: A limit is not a number, or is negative.
+        TypeError, ValueError: A limit is not a finite number, or is negative.
     """
 
     connections: int | None = None

@@ -1,5 +1,6 @@
 """`Options`: the options of serving, shared by `serve`, `run`, the command line and worker processes."""
 
+import os
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
@@ -46,7 +47,7 @@ class Options:
 
     host: str | None = "127.0.0.1"
     port: int = 8000
-    uds: str | None = None
+    uds: str | os.PathLike[str] | None = None
     uds_mode: int | None = None
     drain: float = 0.0
     shutdown_timeout: float = 10.0

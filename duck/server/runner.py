@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import ssl as tls
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -38,7 +39,7 @@ def run(
     host: str | None = "127.0.0.1",
     port: int = 8000,
     *,
-    uds: str | None = None,
+    uds: str | os.PathLike[str] | None = None,
     uds_mode: int | None = None,
     sockets: Sequence[socket.socket] = (),
     ssl: tls.SSLContext | Callable[[], tls.SSLContext] | None = None,

@@ -1,6 +1,7 @@
 """`serve`: a server that runs for the duration of a block."""
 
 import contextlib
+import os
 import socket
 import ssl as tls
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
@@ -25,7 +26,7 @@ async def serve(
     host: str | None = "127.0.0.1",
     port: int = 8000,
     *,
-    uds: str | None = None,
+    uds: str | os.PathLike[str] | None = None,
     uds_mode: int | None = None,
     sockets: Sequence[socket.socket] = (),
     ssl: tls.SSLContext | None = None,

@@ -257,6 +257,7 @@ def test_limits_that_are_no_numbers_are_refused(limit):
         (True, "a number of seconds"),
         (-1, "negative"),
         (float("nan"), "negative"),
+        (float("inf"), "finite"),
         (10**400, "a float can express"),
     ],
 )
@@ -287,10 +288,17 @@ def test_a_host_that_is_no_str_is_refused(host):
         run([], host)
 
 
-@pytest.mark.parametrize("limit", [{"connections": -1}, {"head_timeout": float("nan")}])
-def test_negative_limits_are_refused(limit):
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [
+        ({"connections": -1}, "be 0 or more"),
+        ({"head_timeout": float("nan")}, "not be negative"),
+        ({"linger_timeout": float("inf")}, "be a finite number"),
+    ],
+)
+def test_limits_out_of_bounds_are_refused(limit, words):
     (name,) = limit
-    with pytest.raises(ValueError, match=rf"Limits\.{name} must (be 0 or more|not be negative)"):
+    with pytest.raises(ValueError, match=rf"Limits\.{name} must {words}"):
         Limits(**limit)
 
 

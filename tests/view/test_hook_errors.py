@@ -52,6 +52,21 @@ async def test_an_error_in_on_receive_closes_with_1011_and_is_logged(connect, lo
     assert "View" in entry.message
 
 
+async def test_an_error_that_is_false_is_logged_with_its_traceback(connect, caplog):
+    class Empty(Exception):
+        def __len__(self):
+            return 0
+
+    class View(Recorder):
+        async def on_receive(self, message, opcode):
+            raise Empty
+
+    async with connect(View) as session:
+        session.peer.send("hello")
+        assert (await session.peer.closing())[0] == 1011
+    assert "    raise Empty\n" in caplog.text
+
+
 async def test_messages_behind_an_error_are_not_handled(connect, log):
     class View(Recorder):
         async def on_receive(self, message, opcode):

@@ -115,7 +115,8 @@ def log_failure(error: BaseException, words: str, *args: object) -> None:
     found = failures.get()
     if found is not None and not any(error is other for other in found):
         found.append(error)
-    logger.error(words, *args, exc_info=error)
+    # `exc_info=error` leaves out the traceback of an error whose truth value is false.
+    logger.error(words, *args, exc_info=(type(error), error, error.__traceback__))
 
 
 def log_refusal(request: "HttpRequest", error: "HandshakeError") -> None:

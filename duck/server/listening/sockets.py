@@ -125,7 +125,7 @@ def bind_again(addresses: Sequence[tuple[int, Any]]) -> list[socket.socket]:
 class UnixListener:
     """A listening Unix socket and its file."""
 
-    def __init__(self, path: str, mode: int | None = None) -> None:
+    def __init__(self, path: str | os.PathLike[str], mode: int | None = None) -> None:
         """Listens at a path; a stale socket there is replaced.
 
         Args:
@@ -136,7 +136,7 @@ class UnixListener:
         Raises:
             OSError: Another process listens there, or the file is not a socket or cannot be created.
         """
-        self.path = path
+        self.path = path = os.fspath(path)
         replaced = _remove_stale(path)
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:

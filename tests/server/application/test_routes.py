@@ -143,6 +143,12 @@ def test_invalid_routes_are_refused(urlpatterns):
         Routes(urlpatterns)
 
 
+@pytest.mark.parametrize("pattern", [None, b"/rooms", WebSocketView])
+def test_a_path_that_is_no_str_is_refused(pattern):
+    with pytest.raises(TypeError, match="a path is a str such as '/rooms/<name>', not "):
+        path(pattern, WebSocketView)
+
+
 @pytest.mark.parametrize(
     ("pattern", "url"),
     [

@@ -190,6 +190,15 @@ async def test_the_unix_socket_of_a_dead_server_is_replaced(connect, tmp_path):
 
 
 @needs_unix_sockets
+async def test_the_path_of_a_unix_socket_may_be_an_object(connect, tmp_path):
+    place = tmp_path / "duck.sock"
+    async with serve(Page, uds=place) as server, connect(server) as client:
+        assert server.addresses == [f"ws+unix:{place}"]
+        assert (await client.get()).status == 200
+    assert not place.exists()
+
+
+@needs_unix_sockets
 async def test_a_unix_socket_in_use_is_an_error(connect, tmp_path):
     place = str(tmp_path / "duck.sock")
     async with serve(Page, uds=place) as server:

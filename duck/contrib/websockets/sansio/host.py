@@ -7,7 +7,9 @@ from ..logging import cut
 
 __all__ = ["check_host", "split_absolute", "with_host_of"]
 
-_NO_HOST = re.compile(r"[^A-Za-z0-9._~!$&'()*+,;=:%\[\]-]")  # RFC 9110, section 7.2
+_NAME = r"[A-Za-z0-9._~!$&'()*+,;=%-]*"
+_LITERAL = r"\[[A-Za-z0-9._~!$&'()*+,;=:%-]+\]"
+_HOST = re.compile(rf"(?:{_NAME}|{_LITERAL})(?::[0-9]*)?")  # RFC 9110, section 7.2
 _AFTER_AUTHORITY = re.compile(rb"[/?#]")
 
 
@@ -39,5 +41,5 @@ def check_host(host: str | None, required: bool) -> None:
     if host is None:
         if required:
             raise ValueError("no Host")
-    elif _NO_HOST.search(host):
+    elif not _HOST.fullmatch(host):
         raise ValueError(f"a malformed or repeated Host: {cut(host)!r}")
