@@ -82,6 +82,22 @@ async def test_a_member_that_joins_during_a_reconnection_does_not_delay_the_repo
     await subscriber.close()
 
 
+async def test_a_member_that_leaves_during_its_join_and_joins_again_is_told_of_no_gap():
+    connection, gaps = Connection(), []
+    subscriber = Subscriber(Server(lambda: connection, {}, "a test", 30.0), lambda channel, data: None, gaps.append)
+    first = asyncio.create_task(subscriber.subscribe(b"c"))
+    await connection.sent.get()
+    subscriber.unsubscribe(b"c")
+    second = asyncio.create_task(subscriber.subscribe(b"c"))
+    connection.answers.put_nowait(CONFIRMED)
+    await first
+    connection.answers.put_nowait([b"unsubscribe", b"c", 0])
+    connection.answers.put_nowait(CONFIRMED)
+    await second
+    assert gaps == []
+    await subscriber.close()
+
+
 async def test_a_member_that_joins_while_the_server_is_away_is_told_of_the_gap(until):
     connections = asyncio.Queue()
     gaps = asyncio.Queue()

@@ -115,7 +115,7 @@ class Subscriber:
                 async with asyncio.timeout(self._server.timeout):
                     refusal = await asyncio.shield(future)
         finally:
-            if channel in self._wanted and not self._wanted[channel]:
+            if channel in self._wanted and not future.done():
                 self._missed.add(channel)  # the caller does not wait for the confirmation any more
         if refusal is not None:
             raise refused_channel(self._server.label, channel, refusal)
