@@ -80,9 +80,9 @@ class Acceptor:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                self._failed(error)
                 self._loop.remove_reader(self.socket)
                 self._pause = self._loop.call_later(self.PAUSE, self._resume)
+                self._failed(error)  # last, because a filter of the log may raise
                 return
             self._accepted(sock, address)
 

@@ -1,6 +1,7 @@
 """The acceptance of connections: counted first, a few at a time, and while descriptors are free."""
 
 import asyncio
+import errno
 import os
 import socket
 from contextlib import ExitStack, suppress
@@ -172,3 +173,27 @@ async def test_clients_behind_a_proxy_count_and_the_proxy_does_not(connect, unti
         await until(lambda: not server._work.views)
         two.send(get("192.0.2.1"))
         assert (await two.response()).status == 200
+
+
+async def test_accepting_pauses_though_a_filter_of_the_log_raises(raising_filter):
+    attempts, errors = [], []
+
+    class Exhausted(socket.socket):
+        def accept(self):
+            attempts.append(self)
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda loop, context: errors.append(context["exception"]))
+    with Exhausted() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        acceptor = Acceptor(loop, sock, lambda *_: None)
+        with socket.create_connection(sock.getsockname()):
+            while not errors:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            for _ in range(20):
+                await asyncio.sleep(0)
+        acceptor.close()
+    assert len(attempts) == 1
+    assert [*map(type, errors)] == [ArithmeticError]
