@@ -3,7 +3,6 @@
 import asyncio
 import errno
 import logging
-import os
 import socket
 import sys
 from collections.abc import Callable
@@ -132,8 +131,7 @@ class LoopAcceptor:
             listen = loop.create_unix_server
             if sys.version_info >= (3, 13):  # the file belongs to the binder of the socket
                 listen = partial(listen, cleanup_socket=False)
-        files = [os.dup(self.socket.fileno()) for _ in range(_BY_UVLOOP - 1)]
-        for sock in [self.socket, *(socket.socket(fileno=file) for file in files)]:
+        for sock in [self.socket, *(self.socket.dup() for _ in range(_BY_UVLOOP - 1))]:
             self._servers.append(await listen(factory, sock=sock, backlog=BACKLOG))
 
     def close(self) -> None:
