@@ -366,6 +366,30 @@ async def test_send_of_a_response_waits_for_a_slow_client(serving_asgi, dial):
         assert len(await peer.reader.read()) == 160 * 65536
 
 
+async def test_an_application_that_gives_up_a_part_of_a_response_learns_of_the_end(serving_asgi, dial, until):
+    """And so does the server, which waits for its connections when it stops."""
+    waiting, events = asyncio.Event(), []
+
+    async def app(scope, receive, send):
+        await receive()
+        await send(START)
+        while True:
+            part = asyncio.ensure_future(send({**BODY, "body": bytes(65536), "more_body": True}))
+            await asyncio.sleep(0)
+            if not part.done():
+                break
+        part.cancel()
+        await asyncio.wait([part])
+        waiting.set()
+        events.append(await receive())
+
+    async with serving_asgi(app) as server, dial(server, receive_buffer=4096) as peer:
+        await waiting.wait()
+        peer.writer.transport.abort()
+        await until(lambda: events)
+    assert events[0]["type"] == "websocket.disconnect"
+
+
 @pytest.mark.parametrize(
     "events",
     [

@@ -385,7 +385,7 @@ class WebSocketProtocol(asyncio.Protocol):
             return
         self.transport.write(body)
         if self._writable is not None:
-            await self._writable
+            await asyncio.shield(self._writable)  # an application may give up, and others wait for it, too
 
     def _send_denial(self, length: int | None) -> None:
         """Sends the head of the response, unless it has been sent."""
