@@ -395,6 +395,28 @@ async def test_an_asgi_application_is_tested_as_a_view_is():
         assert await ws.recv() == "hello"
 
 
+async def test_only_the_end_of_its_client_is_no_error_of_an_asgi_application():
+    """As under uvicorn: a `ConnectionClosed` of another connection, as in a relay, is one."""
+
+    async def sending(scope, receive, send):
+        await send({"type": "websocket.accept"})
+        while True:
+            await send({"type": "websocket.send", "text": "hello"})
+            await asyncio.sleep(0)
+
+    async def relaying(scope, receive, send):
+        await send({"type": "websocket.accept"})
+        raise ConnectionClosed(4000, "of the source")
+
+    async with connect(sending) as ws:
+        assert await ws.recv() == "hello"
+    assert ws.errors == []
+    with pytest.raises(ConnectionClosed, match="4000 of the source"):
+        async with connect(relaying) as ws:
+            await ws.recv()
+    assert ws.close_code == 1011
+
+
 @pytest.mark.parametrize("application", [Count, [path("/", Count)]])
 def test_a_view_gets_the_server_of_the_test(application):
     server = SimpleNamespace(state={"messages": 3})

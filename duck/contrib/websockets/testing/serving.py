@@ -193,11 +193,11 @@ class _AsgiHost:
         session = self._session
         code, reason = int(CloseCode.NORMAL_CLOSURE), ""
         try:
-            with suppress(ConnectionClosed):  # the application has sent to a disconnected client
-                await application(self._scope, session.receive, session.send)
+            await application(self._scope, session.receive, session.send)
         except Exception as error:
-            log_failure(error, "error in the ASGI application")
-            code, reason = int(CloseCode.INTERNAL_ERROR), "internal error"
+            if not (isinstance(error, ConnectionClosed) and self._transport.is_closing()):
+                log_failure(error, "error in the ASGI application")
+                code, reason = int(CloseCode.INTERNAL_ERROR), "internal error"
         await self._finish(code, reason)
 
     async def _finish(self, code: int, reason: str) -> None:
