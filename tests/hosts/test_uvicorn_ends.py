@@ -212,6 +212,30 @@ async def test_a_client_that_does_not_read_does_not_delay_the_shutdown(serving_a
         await server.shut_down()
 
 
+@pytest.mark.parametrize("begin", ["a broken rule", "shutdown"])
+async def test_send_after_our_close_frame_is_no_fault(serving_asgi, dial, until, caplog, begin):
+    """The peer has not answered the close frame yet."""
+
+    async def app(scope, receive, send):
+        await receive()
+        await send(ACCEPT)
+        while True:
+            await send({"type": "websocket.send", "text": "tick"})
+            await asyncio.sleep(0)
+
+    async with serving_asgi(app) as server, dial(server) as peer:
+        await peer.head()
+        if begin == "shutdown":
+            closing = asyncio.create_task(server.shut_down())
+            await until(lambda: not server.state.tasks)
+            peer.leave()
+            await closing
+        else:
+            peer.write(b"\xff" * 10)
+            await until(lambda: not server.state.tasks)
+    assert not caplog.records
+
+
 async def test_a_server_that_shuts_down_answers_waiting_requests_with_503(serving_asgi, dial, until):
     events = []
 

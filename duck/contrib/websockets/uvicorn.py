@@ -270,8 +270,8 @@ class WebSocketProtocol(asyncio.Protocol):
 
     @property
     def _is_gone(self) -> bool:
-        """Whether the peer has disconnected, or has been sent its last response."""
-        return self._answered or self.transport.is_closing()
+        """Whether the peer has disconnected, is being disconnected, or has been sent its last response."""
+        return self._answered or self._session.has_ended or self.transport.is_closing()
 
     async def run_view(self, make_view: Callable[[HttpRequest], WebSocketView], scope: Scope, send: Send) -> None:
         """Runs a view on the connection itself; called by `hosts.asgi.Application`.

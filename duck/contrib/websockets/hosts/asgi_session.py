@@ -275,6 +275,12 @@ class Session:
 
     # For the host
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the connection is closing or lost, so that an application that sends gets ConnectionClosed."""
+        protocol = self._protocol
+        return self._disconnect is not None or (protocol is not None and not protocol.connection.is_open)
+
     def close(self, code: int, reason: str = "") -> None:
         """Closes an accepted connection on behalf of the application.
 
