@@ -417,6 +417,27 @@ async def test_only_the_end_of_its_client_is_no_error_of_an_asgi_application():
     assert ws.close_code == 1011
 
 
+async def test_a_client_that_leaves_before_the_answer_is_no_error_of_an_asgi_application(caplog):
+    asked, gone, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def late(scope, receive, send):
+        asked.set()
+        await gone.wait()
+        try:
+            await send({"type": "websocket.accept"})
+        finally:
+            ended.set()
+
+    opening = asyncio.create_task(connect(late).__aenter__())
+    await asked.wait()
+    opening.cancel()
+    await asyncio.sleep(0)
+    gone.set()
+    await asyncio.wait([opening])
+    assert ended.is_set()
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("application", [Count, [path("/", Count)]])
 def test_a_view_gets_the_server_of_the_test(application):
     server = SimpleNamespace(state={"messages": 3})

@@ -195,7 +195,8 @@ class _AsgiHost:
         try:
             await application(self._scope, session.receive, session.send)
         except Exception as error:
-            if not (isinstance(error, ConnectionClosed) and session.has_ended):
+            is_gone = session.has_ended or self._transport.is_closing()
+            if not (isinstance(error, ConnectionClosed) and is_gone):
                 log_failure(error, "error in the ASGI application")
                 code, reason = int(CloseCode.INTERNAL_ERROR), "internal error"
         await self._finish(code, reason)
