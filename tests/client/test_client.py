@@ -83,6 +83,8 @@ async def test_every_kind_of_message_goes_both_ways(serving):
         ({"extra_headers": {}}, "use headers"),
         ({"header": {}}, "'header' is not an option of a client: use headers"),
         ({"subprotocol": ["v1"]}, "use subprotocols"),
+        ({"max_frame_size": 5}, "use max_size"),
+        ({"sslopt": {}}, "use ssl"),
         ({"nonsense": 1}, "see duck.contrib.websockets.client.Options"),
         ({"open_timeout": "5"}, "OPEN_TIMEOUT is a number of seconds, or None for no limit, not '5'"),
         ({"open_timeout": True}, "OPEN_TIMEOUT is a number of seconds, or None for no limit, not True"),
