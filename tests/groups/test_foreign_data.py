@@ -65,3 +65,17 @@ async def test_a_foreign_epoch_of_a_history_is_refused(shared_redis, rooms, epoc
     with pytest.raises(BrokerError, match="has been written by something else"):
         await asyncio.to_thread(rooms.publish_sync, "lobby", "after")
     await rooms.close()
+
+
+@pytest.mark.parametrize("fields", [("m", "nonsense"), ("m", "one", "n", "two")])
+async def test_a_history_with_a_foreign_entry_is_not_read(shared_redis, rooms, until, caplog, fields):
+    caplog.set_level("INFO", "duck")
+    await rooms.publish("lobby", "before")
+    await shared_redis.ask("XADD", b"{%b}:history" % rooms._broker.channel("lobby"), "*", *fields)
+    sink = Sink()
+    assert not await rooms.join(sink, "lobby", since="")
+    assert "gets no history" in caplog.text and "has been written by something else" in caplog.text
+    await rooms.publish("lobby", "after")
+    await until(lambda: sink.messages)
+    assert sink.messages == ["after"]
+    await rooms.close()
