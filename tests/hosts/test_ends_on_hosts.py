@@ -1,6 +1,7 @@
 """The end of a connection on ASGI servers: no message is handled after our close frame, and `on_close` is last."""
 
 import asyncio
+import weakref
 
 import pytest
 
@@ -62,6 +63,28 @@ async def test_no_message_is_handled_after_a_close_in_a_handler(serving_asgi, di
         peer.close(1008)
         await until(lambda: "on_close" in View.events)
     assert View.events == ["on_open begins", "on_open ends", "good", "handled", "bad", "handled", "on_close"]
+
+
+@pytest.mark.usefixtures("no_collector")
+async def test_the_view_of_a_closed_connection_is_freed_at_once(serving_asgi, dial, until, ws):
+    """Memory that waits for the garbage collector is cold when it is used again, and the collector has work."""
+    views = weakref.WeakSet()
+
+    class View(WebSocketView):
+        async def on_receive(self, message, opcode):
+            views.add(self)
+            await self.send(message, opcode)
+
+    async with serving_asgi(View.as_asgi(), ws=ws) as server:
+        async with dial(server) as peer:
+            await peer.head()
+            peer.send("Hi!")
+            assert await peer.message() == "Hi!"
+            assert len(views) == 1
+            peer.close()
+            await peer.closing()
+            assert await peer.rest() == []
+        await until(lambda: not views)
 
 
 async def test_on_close_runs_after_on_open_has_ended(serving_asgi, dial, until, ws):

@@ -1,7 +1,6 @@
 """Connections that have ended in every way leave nothing behind. `churn.py` repeats it ten thousand times."""
 
 import asyncio
-import gc
 from contextlib import suppress
 
 import pytest
@@ -13,14 +12,6 @@ from ..support.leftovers import left
 from . import churn
 
 ROUNDS = 10
-
-
-@pytest.fixture
-def no_collector():
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 async def emptied(server):

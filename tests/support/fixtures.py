@@ -38,6 +38,7 @@ __all__ = [
     "impatient",
     "log",
     "loop_name",
+    "no_collector",
     "on_codec",
     "quick_collection",
     "run",
@@ -146,6 +147,15 @@ def quick_collection() -> None:
     """Restricts the garbage collector to objects that the tests of this module and later ones create."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def no_collector(quick_collection: None) -> Iterator[None]:
+    """Disables the garbage collector, so that objects in reference cycles are not freed."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture

@@ -359,6 +359,7 @@ class WebSocketProtocol(asyncio.Protocol):
     def ended(self) -> None:
         """Handles the loss of the connection."""
         self._server_state.connections.discard(self)
+        self._view = None  # whose scope refers to this object
         self._trace("WebSocket connection lost")
 
     # For the session: another response

@@ -89,14 +89,6 @@ class RawView(WebSocketView):
 
 
 @pytest.fixture
-def without_collector(quick_collection):
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
-@pytest.fixture
 def view_class():
     return type("View", (RawView,), {"views": asyncio.Queue()})
 
@@ -214,7 +206,7 @@ def objects_of_http():
     return [each for each in gc.get_objects() if issubclass(type(each), (HttpProtocol, RequestReader))]
 
 
-@pytest.mark.usefixtures("without_collector")
+@pytest.mark.usefixtures("no_collector")
 async def test_a_websocket_keeps_no_object_of_http(connect, serve_view, view_class):
     """An idle WebSocket keeps no parser, and the garbage collector is not needed for that."""
     async with serve_view() as server, connect(server) as client:
@@ -224,7 +216,7 @@ async def test_a_websocket_keeps_no_object_of_http(connect, serve_view, view_cla
         assert objects_of_http() == []
 
 
-@pytest.mark.usefixtures("without_collector")
+@pytest.mark.usefixtures("no_collector")
 async def test_a_closed_connection_is_freed_at_once(connect, until, ssl):
     """Memory that waits for the collector is cold when it is used again, and the collector has work."""
     views = weakref.WeakSet()
@@ -245,7 +237,7 @@ async def test_a_closed_connection_is_freed_at_once(connect, until, ssl):
         await until(lambda: not views)
 
 
-@pytest.mark.usefixtures("without_collector")
+@pytest.mark.usefixtures("no_collector")
 async def test_a_closed_connection_of_pages_is_freed_at_once(connect, until, ssl):
     async with serve([path("/page", lambda request: "page")], port=0, ssl=ssl) as server:
         async with connect(server) as client:

@@ -300,7 +300,7 @@ class Bridge:
         self._scope = scope
         self._reader = codec.MessageReader(codec.MAX_LENGTH, False, False)
         self._transport = VirtualTransport(self._changed)
-        self._view: AsgiView
+        self._name: str  # of the view, which itself refers to this object
         self._receiving: asyncio.Task[None]
         self._sending: asyncio.Task[None]
         self._accepted = False
@@ -321,7 +321,7 @@ class Bridge:
         Raises:
             Exception: The server has rejected an event; the server then closes the connection.
         """
-        self._view = view
+        self._name = type(view).__name__
         view._host_detects_loss = True
         self._sending = self._loop.create_task(self._pump_out())
         self._receiving = self._loop.create_task(self._pump_in())
@@ -484,5 +484,4 @@ class Bridge:
     def _warn(self, loss: str) -> None:
         if loss not in self._warned:
             self._warned.add(loss)
-            name = type(self._view).__name__
-            logger.warning("%r: %s on messages of ASGI: %s; %s", label(self.request), name, loss, _ADVICE)
+            logger.warning("%r: %s on messages of ASGI: %s; %s", label(self.request), self._name, loss, _ADVICE)
