@@ -119,6 +119,8 @@ def _serve(arguments: argparse.Namespace) -> None:
     target = None if workers else load(arguments.target)
     if arguments.proxy_protocol and not arguments.trusted_proxies:
         raise UsageError("--proxy-protocol needs --trusted-proxies: without it any client could claim any address")
+    if arguments.uds_mode is not None and arguments.uds is None:
+        raise UsageError("--uds-mode is of no use without --uds: it sets the permissions of that Unix socket only")
     make_context = _certificates(arguments)
     try:
         if target is not None:

@@ -40,9 +40,10 @@ class Options:
         metrics: The address of the metrics for Prometheus, as `HOST:PORT`; None for none.
 
     Raises:
-        TypeError, ValueError: The host is not a str, the port or the permissions are out of bounds, a time is not a
-            number of seconds, the limits are no `Limits`, the code is neither 1001 nor 1012, no proxy is trusted to
-            send headers of the PROXY protocol, or the address of the metrics has no port.
+        TypeError, ValueError: The host is not a str, the port or the permissions are out of bounds, or no Unix socket
+            has the permissions, a time is not a number of seconds, the limits are no `Limits`, the code is neither 1001
+            nor 1012, no proxy is trusted to send headers of the PROXY protocol, or the address of the metrics has no
+            port.
     """
 
     host: str | None = "127.0.0.1"
@@ -68,6 +69,8 @@ class Options:
         check_whole("port", self.port, 0, 65535)
         if self.uds_mode is not None:
             check_whole("uds_mode", self.uds_mode, 0, 0o777)
+            if self.uds is None:
+                raise ValueError("uds_mode is of no use without uds: it sets the permissions of that Unix socket only")
         for name in ("drain", "shutdown_timeout", "startup_timeout", "worker_timeout"):
             check_seconds(name, getattr(self, name))
         if not isinstance(self.limits, Limits):

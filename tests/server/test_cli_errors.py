@@ -156,6 +156,7 @@ def test_options_that_need_or_exclude_others_are_refused(folder):
     expected = {
         ("--groups", "http://localhost"): "--groups: 'http' is not a scheme of a Redis server: write redis://host:6379",
         ("--uds", "here", "--fd", "3"): "--uds and --fd each say where to listen; give one of them",
+        ("--uds-mode", "600"): "--uds-mode is of no use without --uds",
         ("--proxy-protocol",): "duck: --proxy-protocol needs --trusted-proxies",
         ("--ssl-keyfile", "key.pem"): "--ssl-keyfile is of no use without --ssl-certfile",
         ("--ssl-ca-certs", "ca.pem"): "--ssl-ca-certs is of no use without --ssl-certfile",
@@ -280,6 +281,11 @@ def test_times_that_no_loop_could_wait_for_are_refused(name, seconds, words):
 def test_whole_numbers_out_of_bounds_are_refused(option, value, words):
     with pytest.raises((TypeError, ValueError), match=f"{option} must be {words}"):
         run([], **{option: value})
+
+
+def test_permissions_of_no_unix_socket_are_refused():
+    with pytest.raises(ValueError, match="uds_mode is of no use without uds"):
+        run([], uds_mode=0o600)
 
 
 @pytest.mark.parametrize("host", [["127.0.0.1", "::1"], b"localhost"])
