@@ -114,7 +114,7 @@ def test_an_error_in_an_application_is_one_line_with_its_place(folder):
 def test_a_module_that_would_serve_itself_is_refused(folder):
     """Its own server would have other options, and the first signal would stop only that."""
     (folder / "app.py").write_text(f"{ONE_VIEW}\nfrom duck.server import run\nrun(Echo, port=0)\n")
-    for errors in errors_of_each(folder, ["serve", "app.py"], ["serve", "app", "--workers", "2"]):
+    for errors in errors_of_each(folder, ["serve", "app.py"], ["serve", "app", "--workers", "2", "--port", "0"]):
         words = "duck serve imports this module, which calls run: put that behind `if __name__ == '__main__':`"
         assert f"RuntimeError: {words} (" in errors.splitlines()[-1]
 
@@ -123,7 +123,7 @@ def test_a_module_that_would_serve_itself_is_refused(folder):
 def test_a_current_folder_that_has_been_removed_is_an_error(folder, target):
     leaving = 'mkdir gone; cd gone; rmdir ../gone; exec "$@"'
     result = run_command(
-        folder, words=["sh", "-c", leaving, "sh", sys.executable, "-P", "-m", "duck", "serve", *target]
+        folder, words=["sh", "-c", leaving, "sh", sys.executable, "-P", "-m", "duck", "serve", "--port", "0", *target]
     )
     assert result.returncode == 2
     # Where scripts start Python, as one for 3.14 does, lines of theirs come before.
