@@ -255,8 +255,9 @@ async def test_history_and_presence_are_kept_on_all_masters(cluster, until):
     for name, sink in sinks.items():
         await until(lambda sink=sink: sink.messages[-1] == "[0, -1]")
         assert [one.data for one in await rooms.presence(name)] == [name]
-    await other.close()
     await rooms.close()
+    assert [await other.presence(name) for name in names] == [[]] * len(names)
+    await other.close()
 
 
 async def test_no_message_is_lost_while_a_slot_moves_with_its_history(cluster, until):

@@ -5,6 +5,7 @@ import re
 import socket
 import struct
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 from redis import Redis
@@ -180,12 +181,14 @@ def test_a_refusal_by_the_server_publishes_nothing(run, own_redis):
     async def demoted(admin):
         """The next message goes by another connection: the name of the server may lead to the new master by then."""
         rooms = Groups(url, history=5)
-        with pytest.raises(BrokerError, match="read only replica"):
-            await rooms.publish("lobby", "hello")
-        connected = admin.info("stats")["total_connections_received"]
-        admin.replicaof("NO", "ONE")
-        assert await rooms.publish("lobby", "hello")
-        assert admin.info("stats")["total_connections_received"] == connected + 1
+        for publish in (rooms.publish, partial(asyncio.to_thread, rooms.publish_sync)):
+            with pytest.raises(BrokerError, match="read only replica"):
+                await publish("lobby", "hello")
+            connected = admin.info("stats")["total_connections_received"]
+            admin.replicaof("NO", "ONE")
+            assert await publish("lobby", "hello")
+            assert admin.info("stats")["total_connections_received"] == connected + 1
+            admin.replicaof("127.0.0.1", 1)
         await rooms.close()
 
     async def beside_others():
@@ -218,7 +221,8 @@ def test_a_refusal_by_the_server_publishes_nothing(run, own_redis):
         run(demoted(admin))
 
 
-async def test_a_user_with_few_rights_publishes_and_receives(own_redis, monkeypatch, log, until):
+@pytest.mark.parametrize("announce", [None, lambda change: None], ids=["alone", "announced"])
+async def test_a_user_with_few_rights_publishes_and_receives(own_redis, monkeypatch, log, until, announce):
     """A PING that is refused to an idle connection does not end it; the log has a refusal of presence, once."""
     monkeypatch.setattr(Subscriber, "IDLE_TIMEOUT", 0.05)
     monkeypatch.setattr("duck.contrib.websockets.groups.redis.publisher.SURE", 0.05)
@@ -226,7 +230,7 @@ async def test_a_user_with_few_rights_publishes_and_receives(own_redis, monkeypa
     own_redis.start()
     with Redis(port=own_redis.port) as admin:
         admin.acl_setuser("writer", enabled=True, passwords=["+x"], commands=rights, channels=["*"])
-    rooms = Groups(own_redis.url.replace("//", "//writer:x@"), presence_ttl=0.1)
+    rooms = Groups(own_redis.url.replace("//", "//writer:x@"), presence_ttl=0.1, announce=announce)
     sink = Sink()
     await rooms.join(sink, "lobby", data="here")
     await asyncio.sleep(0.2)

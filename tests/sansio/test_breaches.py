@@ -2,7 +2,14 @@
 
 import pytest
 
-from duck.contrib.websockets import ConnectionClosed, OpCode, PayloadTooBig, ProtocolError
+from duck.contrib.websockets import (
+    ConnectionClosed,
+    ExtensionError,
+    OpCode,
+    PayloadTooBig,
+    PerMessageDeflate,
+    ProtocolError,
+)
 from duck.contrib.websockets.sansio.connection import Connection
 from duck.contrib.websockets.sansio.payloads import parse_close
 
@@ -103,6 +110,16 @@ def test_bytes_behind_a_breach_are_not_read():
     assert taken(server) == b""
     assert server.received_close is None
     assert server.close_code == 1002
+
+
+def test_messages_behind_a_broken_one_are_not_read():
+    """The codec has read it without an error, because decompression is the connection's."""
+    server = Connection(extensions=[PerMessageDeflate("permessage-deflate")])
+    assert server.receive(frame(TEXT, b"\xff", rsv=0b100)) == []
+    assert server.receive(frame(TEXT, b"before the answer") + frame(CLOSE)) == []
+    server.respond()
+    assert isinstance(server.failed, ExtensionError)
+    assert server.received_close is None
 
 
 def test_messages_behind_a_breach_are_not_sent():

@@ -128,6 +128,11 @@ def test_the_first_offer_that_is_not_declined_is_agreed():
     assert seen == [[("b", "1")], [("b", "2")]]
 
 
+def test_the_error_for_a_negotiator_that_returns_something_else_says_what_to_return():
+    with pytest.raises(TypeError, match="the negotiator of 'x' returned True: return an Extension, or None to decline"):
+        negotiate("x", {"x": lambda parameters: True})
+
+
 def test_names_are_compared_whole():
     for name in ("x", "xx", "X", "x-y"):
         assert [e.name for e in negotiate(name, {"xx": accepting("xx")})] == (["xx"] if name == "xx" else [])
