@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from duck.contrib.websockets.metrics import Stats
+from duck.contrib.websockets.protocol.stepping import is_cancelled
 
 from ..errors import ServingError
 from ..options import Options
@@ -231,31 +232,33 @@ class Supervisor:
         finally:
             for task in watching:
                 task.cancel()
-        if worker.ended.done():
-            slot.worker = None
-            logger.error("worker %d %s; another is started", worker.pid, outcome(worker.ended.result()))
-            slot.failures = 0 if loop.time() - since >= _STEADY else slot.failures + 1
-            if slot.failures >= _ATTEMPTS and not self._proven:
-                raise WorkerError(
-                    f"{slot.failures} workers in a row have ended within {_STEADY:g} s of service; the last"
-                    f" {outcome(worker.ended.result())}: see its log"
-                )
-            await self._fill(slot)
-            slot.answer(True)
+        if not worker.ended.done():
+            slot.answer(await self._replaced(slot))
             return
-        self._successor = starting = loop.create_task(self._start(slot))
+        slot.worker = None
+        logger.error("worker %d %s; another is started", worker.pid, outcome(worker.ended.result()))
+        slot.failures = 0 if loop.time() - since >= _STEADY else slot.failures + 1
+        if slot.failures >= _ATTEMPTS and not self._proven:
+            raise WorkerError(
+                f"{slot.failures} workers in a row have ended within {_STEADY:g} s of service; the last"
+                f" {outcome(worker.ended.result())}: see its log"
+            )
+        await self._fill(slot)
+        slot.answer(True)
+
+    async def _replaced(self, slot: Slot) -> bool:
+        """Starts a successor of a serving worker; returns whether it serves. If not, that worker goes on."""
+        self._successor = starting = asyncio.get_running_loop().create_task(self._start(slot))
         try:
             await starting
         except WorkerError as error:
             logger.error("the workers are not replaced, because a new one fails: %s", error.described())
-            slot.answer(False)
-        except asyncio.CancelledError:
-            keeper = asyncio.current_task()
-            if keeper is None or keeper.cancelling():
+            return False
+        except asyncio.CancelledError as error:
+            if is_cancelled(error):
                 raise
-            slot.answer(False)  # for a later order
-        else:
-            slot.answer(True)
+            return False  # it is given up for a later order
+        return True
 
     async def _end_blocked(self, worker: WorkerProcess) -> None:
         """Ends a worker once its event loop is blocked for too long."""
