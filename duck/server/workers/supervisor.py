@@ -6,11 +6,12 @@
     SIGTTOU          one worker less, if there are several
 
 A worker that ends is replaced at once. If its successor fails early as well, the next ones follow after pauses that
-double each time. The supervisor gives up after a few failures in a row, unless a worker has served for a while. It runs
+double each time; SIGHUP ends a pause. The supervisor gives up after a few failures in a row, unless a worker has served for a while. It runs
 no code of the application.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -57,7 +58,7 @@ class Slot:
         worker: The serving worker.
         sockets: The sockets that it accepts connections from.
         failures: Consecutive workers that have ended before or soon after they served.
-        wanted: Set while the worker is to be replaced.
+        wanted: Set while the worker is to be replaced by one that starts from now on.
         renewal: Resolved with whether it has been replaced.
         keeper: The task that keeps the place filled.
     """
@@ -72,7 +73,6 @@ class Slot:
 
     def answer(self, replaced: bool) -> None:
         """Resolves the pending renewal."""
-        self.wanted.clear()
         if self.renewal is not None and not self.renewal.done():
             self.renewal.set_result(replaced)
 
@@ -210,16 +210,17 @@ class Supervisor:
     async def _keep(self, slot: Slot) -> None:
         """Keeps a worker running in a slot."""
         try:
-            await self._fill(slot)
-            self._note_service()
             while True:
-                await self._serve_out(slot)
+                await self._fill(slot)
+                self._note_service()
+                while not await self._has_ended(slot):
+                    await self._replace(slot)
         except Exception as error:
             if not self._failed.done():
                 self._failed.set_exception(error)
 
-    async def _serve_out(self, slot: Slot) -> None:
-        """Waits until the worker of a slot has ended or is to be replaced, then starts another one."""
+    async def _has_ended(self, slot: Slot) -> bool:
+        """Waits until the worker of a slot has ended, or is to be replaced; returns whether it has ended."""
         loop = asyncio.get_running_loop()
         worker = slot.worker
         assert worker is not None
@@ -233,8 +234,7 @@ class Supervisor:
             for task in watching:
                 task.cancel()
         if not worker.ended.done():
-            slot.answer(await self._replaced(slot))
-            return
+            return False
         slot.worker = None
         logger.error("worker %d %s; another is started", worker.pid, outcome(worker.ended.result()))
         slot.failures = 0 if loop.time() - since >= _STEADY else slot.failures + 1
@@ -243,22 +243,20 @@ class Supervisor:
                 f"{slot.failures} workers in a row have ended within {_STEADY:g} s of service; the last"
                 f" {outcome(worker.ended.result())}: see its log"
             )
-        await self._fill(slot)
-        slot.answer(True)
+        return True
 
-    async def _replaced(self, slot: Slot) -> bool:
-        """Starts a successor of a serving worker; returns whether it serves. If not, that worker goes on."""
+    async def _replace(self, slot: Slot) -> None:
+        """Starts a successor of a serving worker, which goes on if the successor fails."""
         self._successor = starting = asyncio.get_running_loop().create_task(self._start(slot))
         try:
             await starting
         except WorkerError as error:
             logger.error("the workers are not replaced, because a new one fails: %s", error.described())
-            return False
+            slot.answer(False)
         except asyncio.CancelledError as error:
             if is_cancelled(error):
                 raise
-            return False  # it is given up for a later order
-        return True
+            slot.answer(False)  # for a later order
 
     async def _end_blocked(self, worker: WorkerProcess) -> None:
         """Ends a worker once its event loop is blocked for too long."""
@@ -277,7 +275,9 @@ class Supervisor:
             if slot.failures > 1:  # the first replacement starts at once
                 # Meanwhile the other workers accept its connections.
                 self._worker_sockets.put_back(slot.sockets)
-                await asyncio.sleep(min(_FIRST_PAUSE * 2 ** (slot.failures - 2), _LONGEST_PAUSE))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(_FIRST_PAUSE * 2 ** (slot.failures - 2), _LONGEST_PAUSE)):
+                        await slot.wanted.wait()  # the cause of the failures may have been corrected
             try:
                 await self._start(slot)
                 return
@@ -289,12 +289,14 @@ class Supervisor:
                 if none_serves and slot.failures >= _ATTEMPTS:
                     raise WorkerError(f"{slot.failures} workers in a row have failed; the last: {error}") from error
                 logger.error("%s", error.described())
+                slot.answer(False)
 
     async def _start(self, slot: Slot) -> None:
         """Starts a worker, and stops the one that it replaces once it serves.
 
         Both in one step: a slot that is removed then knows the worker that it has to stop.
         """
+        slot.wanted.clear()
         try:
             slot.sockets = slot.sockets or self._worker_sockets.take()
             worker = await WorkerProcess.start(self._boot, [sock.fileno() for sock in slot.sockets])
@@ -313,6 +315,8 @@ class Supervisor:
         replaced, slot.worker = slot.worker, worker
         if replaced is not None:
             self._retire(replaced)
+        if not slot.wanted.is_set():
+            slot.answer(True)
 
     def _prove(self, worker: WorkerProcess) -> None:
         self._proven = self._proven or not worker.ended.done()
