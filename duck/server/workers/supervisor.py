@@ -6,8 +6,8 @@
     SIGTTOU          one worker less, if there are several
 
 A worker that ends is replaced at once. If its successor fails early as well, the next ones follow after pauses that
-double each time; SIGHUP ends a pause. The supervisor gives up after a few failures in a row, unless a worker has served for a while. It runs
-no code of the application.
+double each time; SIGHUP ends a pause. The supervisor gives up after a few failures in a row, unless a worker has
+served for a while. It runs no code of the application.
 """
 
 import asyncio
