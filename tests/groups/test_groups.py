@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from duck.contrib.websockets import ConnectionClosed, OpCode, WebSocketView
 from duck.contrib.websockets.client import connect
 from duck.contrib.websockets.groups import BrokerError, Groups, Message
+from duck.contrib.websockets.groups.memory import MemoryBroker
 from duck.contrib.websockets.hosts.asgi import Application
 from duck.contrib.websockets.testing import connect as connect_in_memory
 
@@ -453,3 +454,32 @@ async def test_a_member_whose_loop_ends_while_it_joins_is_refused():
     with pytest.raises(ConnectionClosed):
         await rooms.join(sinks[0], "lobby")
     await other
+
+
+async def test_groups_that_are_closed_while_another_loop_joins_begin_anew():
+    """The first call of a loop replaces the table of all loops."""
+    is_connecting, is_closed = threading.Event(), threading.Event()
+
+    class SlowToConnect(MemoryBroker):
+        def connect(self, handler, loop):
+            if loop is not home:
+                is_connecting.set()
+                is_closed.wait(0.2)  # if the end waits for this, it comes later
+            return super().connect(handler, loop)
+
+    async def join_afar():
+        await rooms.join(Sink(), "lobby")
+
+    home = asyncio.get_running_loop()
+    rooms = Groups(SlowToConnect(None))
+    await rooms.join(Sink(), "lobby")
+    joining = asyncio.create_task(asyncio.to_thread(asyncio.run, join_afar()))
+    await asyncio.to_thread(is_connecting.wait, 10)
+    await rooms.close()
+    is_closed.set()
+    await joining
+    sink = Sink()
+    await rooms.join(sink, "lobby")
+    await rooms.publish("lobby", "hello")
+    assert sink.messages == ["hello"]
+    await rooms.close()

@@ -12,6 +12,7 @@ from redis import Redis
 from redis.exceptions import MovedError, ResponseError
 
 from duck.contrib.websockets.groups import BrokerError, Groups
+from duck.contrib.websockets.groups.redis.cluster import Cluster
 from duck.contrib.websockets.groups.redis.publisher import Publisher
 from duck.contrib.websockets.groups.redis.server import Server, has_moved
 from duck.contrib.websockets.groups.redis.subscriber import Subscriber
@@ -253,6 +254,18 @@ async def test_a_connection_that_lost_its_password_publishes_nothing(own_redis):
     results = await asyncio.gather(*(rooms.publish("lobby", "x") for _ in range(3)), return_exceptions=True)
     assert all("has refused a message" in str(result) for result in results)
     await rooms.close()
+
+
+@pytest.mark.parametrize("new_channels", [Publisher, lambda server: Cluster(server, print, print)])
+async def test_a_call_that_comes_behind_the_end_of_the_groups_publishes_nothing(new_channels):
+    """It had got the connection before."""
+    before = asyncio.all_tasks()
+    channels = new_channels(Server(None, {}, "redis://test", 5))
+    await channels.close()
+    with pytest.raises(BrokerError, match="the groups have been closed") as caught:
+        await channels.execute(b"lobby", "PUBLISH", "lobby", "x")
+    assert caught.value.not_published
+    assert asyncio.all_tasks() == before
 
 
 async def test_a_timeout_in_the_step_of_a_failing_connect_has_not_published(monkeypatch):

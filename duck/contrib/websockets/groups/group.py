@@ -228,7 +228,8 @@ class Groups:
         Not needed if `asyncio.run`, uvicorn or the embedded server ends the loop.
         """
         self._broker.close_sync()
-        hub = self._hubs.pop(asyncio.get_running_loop(), None)
+        with self._lock:  # another loop may be replacing the table
+            hub = self._hubs.pop(asyncio.get_running_loop(), None)
         if hub is not None:
             await hub.close()
 
