@@ -1,7 +1,7 @@
 """`HttpRequest`: a request for a view, small enough to be kept as long as its WebSocket."""
 
 import asyncio
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any, overload
 
 from .headers import HeaderField, Headers
@@ -56,7 +56,7 @@ class HttpRequest:
         self,
         method: str = "GET",
         target: str = "/",
-        headers: Headers | Iterable[HeaderField] = (),
+        headers: Headers | Mapping[str, str] | Iterable[HeaderField] = (),
         *,
         http_version: str = "1.1",
         client_address: ClientAddress = None,
@@ -69,7 +69,7 @@ class HttpRequest:
         """Describes a request. The arguments have the names of the attributes.
 
         Args:
-            headers: `Headers`, or pairs of name and value, str or bytes.
+            headers: `Headers`, a mapping, or pairs of name and value, str or bytes.
 
         Raises:
             ValueError: The target is not a URL, or a header field contains a control character.
@@ -78,7 +78,10 @@ class HttpRequest:
         self.target = target
         self.path, self.query_string = _split(target)
         self.http_version = http_version
-        self.headers = headers if isinstance(headers, Headers) else Headers(headers)
+        if not isinstance(headers, Headers):
+            fields: Any = headers.items() if isinstance(headers, Mapping) else headers
+            headers = Headers(fields)
+        self.headers = headers
         self.client_address = client_address
         self.secure = secure
         self.transport = transport

@@ -41,10 +41,12 @@ def test_a_query_has_lists_of_values():
     assert HttpRequest().query == {}
 
 
-def test_headers_from_pairs_or_as_they_are():
+def test_headers_from_pairs_from_a_mapping_or_as_they_are():
     headers = Headers([("Host", "a")])
     assert HttpRequest(headers=headers).headers is headers
     assert HttpRequest(headers=[("Host", "a")]).headers == headers
+    assert HttpRequest(headers={"Host": "a"}).headers == headers
+    assert HttpRequest(headers={"TE": "trailers"}).headers == Headers([("TE", "trailers")])
     assert HttpRequest(headers=[(b"Host", b"a")]).get_header("HOST") == "a"
     assert HttpRequest().get_header("host", "-") == "-"
     assert HttpRequest().get_header("host") is None
