@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from duck.server.options import Options
@@ -82,6 +83,26 @@ def test_child_processes_of_an_application_inherit_no_socket(folder, workers):
         for where, files in ((("--port", 0), []), (("--fd", file), [file])):
             with Process(folder, "telling.py", *where, "--workers", workers, pass_fds=files) as process:
                 assert echo(process.address) == ""
+
+
+def test_a_hangup_serves_the_release_that_a_link_leads_to(folder):
+    for release in ("first", "second"):
+        (folder / release).mkdir()
+        (folder / release / "release.py").write_text(f"NAME = {release!r}\n")
+        (folder / release / "app.py").write_text(f"import release\n{ONE_VIEW.replace('(message', '(release.NAME')}")
+    link = folder / "current"
+    link.symlink_to("first")
+    with Process(folder, "current/app.py", "--port", 0, "--worker-timeout", 60) as process:
+        with connect(process.address) as client:
+            client.send("which?")
+            assert client.recv(30) == "first"
+            link.unlink()
+            link.symlink_to("second")
+            process.process.send_signal(signal.SIGHUP)
+            with pytest.raises(ConnectionClosed):
+                client.recv(30)
+        assert echo(process.address) == "second"
+        assert process.stop(signal.SIGTERM)[0] == 0
 
 
 def test_certificates_that_a_new_worker_cannot_use_are_named(folder, tls):
