@@ -411,6 +411,28 @@ async def test_the_messages_that_wait_for_a_cluster_are_bounded(monkeypatch):
         assert str(error).endswith("the connection has been closed")
 
 
+async def test_messages_behind_one_that_a_moved_slot_refuses_leave_room_in_the_queue(monkeypatch):
+    monkeypatch.setattr(Publisher, "QUEUE_LIMIT", 1000)
+    is_asked = asyncio.Event()
+
+    def answer_to(words, answer):
+        if words[-1].endswith(b"refused") and not is_asked.is_set():
+            is_asked.set()
+            return b""
+        return answer
+
+    async with lone_node(answer_to) as (url, writers):
+        rooms = Groups(url)
+        await rooms.publish("lobby", "before")
+        publishing = await begun(rooms.publish("lobby", "refused"))
+        await is_asked.wait()
+        publishing += await begun(rooms.publish("lobby", "x" * 600))
+        writers[-1].write(b"-MOVED 0 127.0.0.1:1\r\n")  # the connection for messages was opened last
+        await asyncio.gather(*publishing)
+        await rooms.publish("lobby", "x" * 600)
+        await rooms.close()
+
+
 async def test_a_node_that_has_left_the_cluster_is_forgotten(until):
     """Its channels have moved. Attempts to connect to it would go on for ever."""
     sink = Sink()
