@@ -1,9 +1,11 @@
 """Publishing to a Redis server: its errors, its queue, and the messages that are published for certain."""
 
 import asyncio
+import gc
 import re
 import socket
 import struct
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -17,6 +19,7 @@ from duck.contrib.websockets.groups.redis.publisher import Publisher
 from duck.contrib.websockets.groups.redis.server import Server, has_moved
 from duck.contrib.websockets.groups.redis.subscriber import Subscriber
 
+from ..support.fixtures import SECONDS
 from ..support.redis import answering
 from .sink import Sink
 
@@ -45,6 +48,22 @@ async def test_an_idle_publisher_reconnects(own_redis, monkeypatch):
     await asyncio.sleep(0.1)
     await rooms.publish("lobby", "two")
     await rooms.close()
+
+
+async def test_groups_that_are_dropped_without_close_are_freed_with_one_warning(own_redis, monkeypatch):
+    """Nothing can wait in a garbage collection, such as for the end of the connection."""
+    monkeypatch.setattr("duck.contrib.websockets.groups.redis.publisher.SURE", 0)
+    ignored, reported = [], []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: ignored.append(unraisable.exc_value))
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["message"]))
+    own_redis.start()
+    await Groups(own_redis.url).publish("lobby", "one")
+    with Redis(port=own_redis.port) as admin, pytest.warns(ResourceWarning, match="unclosed Connection"):
+        async with asyncio.timeout(SECONDS):
+            while admin.info("clients")["connected_clients"] > 1:
+                gc.collect()
+                await asyncio.sleep(0)
+    assert (ignored, reported) == ([], ["Task was destroyed but it is pending!"])
 
 
 async def test_a_message_to_an_idle_server_that_does_not_answer_any_more_is_not_sent(own_redis, monkeypatch):

@@ -159,7 +159,8 @@ async def ask(connection: Any, *words: str) -> Any:
 @asynccontextmanager
 async def connected(server: Server) -> AsyncIterator[Any]:
     """Yields a connected redis-py connection, and closes it at the end."""
-    deadline = asyncio.get_running_loop().time() + server.timeout
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + server.timeout
     async with asyncio.timeout_at(deadline):
         connection = (await server.located()).new_connection()
     writers: list[Any] = []  # redis-py does not wait for the end of the writer of a failed connection
@@ -175,7 +176,15 @@ async def connected(server: Server) -> AsyncIterator[Any]:
             await connection.connect()
             await server.check(connection)
         yield connection
-    finally:
+    except GeneratorExit:  # a garbage collection, in any thread, frees groups without a `close`: nothing can wait
+        for writer in writers:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(abort_transport, writer.transport)
+        raise
+    except BaseException:
+        await _disconnect(connection, writers)
+        raise
+    else:
         await _disconnect(connection, writers)
 
 
