@@ -18,6 +18,8 @@ _ADVICE = {
     "CERTIFICATE_VERIFY_FAILED": "--ssl-ca-certs FILE trusts your own authority, --insecure any certificate",
     "WRONG_VERSION_NUMBER": "the server speaks no TLS there: write ws://",
 }
+# Codes of OpenSSL: a certificate that is not valid yet, expired, or for another host name or address.
+_OF_ANY_AUTHORITY = frozenset({9, 10, 62, 64})
 
 _TLS = ("insecure", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
@@ -76,4 +78,6 @@ def explain(error: Exception) -> str:
     """Describes an error in one line, with advice for the usual faults of TLS."""
     words = printable(text_of(error))
     advice = _ADVICE.get(error.reason) if isinstance(error, ssl.SSLError) else None
+    if isinstance(error, ssl.SSLCertVerificationError) and error.verify_code in _OF_ANY_AUTHORITY:
+        advice = "--insecure accepts any certificate"
     return f"{words}; {advice}" if advice else words

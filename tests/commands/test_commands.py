@@ -356,6 +356,14 @@ async def test_faults_of_tls_have_advice(tls, capsys):
     assert "--ssl-ca-certs FILE trusts your own authority, --insecure any certificate" in err
 
 
+async def test_a_certificate_for_another_address_is_a_fault_of_any_authority(tls, capsys):
+    async with serve(Echo, host="127.0.0.2", port=0, ssl=tls.server) as server:
+        arguments = parse(connect, server)
+        arguments.url, arguments.ssl_ca_certs = server.addresses[0], tls.cafile
+        assert await connect.run(arguments, io.StringIO()) == 2
+    assert re.search(r"127\.0\.0\.2.*; --insecure accepts any certificate\n", capsys.readouterr().err)
+
+
 @pytest.mark.parametrize("command", [connect, bench])
 async def test_a_client_trusts_an_authority_and_shows_its_own_certificate(tls, capsys, command):
     context = Certificates(tls.certfile, tls.keyfile, ca_certs=tls.cafile)()
