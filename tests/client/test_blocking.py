@@ -131,7 +131,14 @@ def test_an_error_of_a_part_is_that_of_send(served):
             yield from before
             raise ZeroDivisionError
 
+        async def cancelled():
+            waiting = asyncio.get_running_loop().create_future()
+            waiting.cancel()
+            yield await waiting
+
         with connect(url) as ws:
+            with pytest.raises(asyncio.CancelledError):
+                ws.send(cancelled())
             with pytest.raises(ZeroDivisionError):
                 ws.send(parts())
             with pytest.raises(TypeError, match="not int"):

@@ -127,6 +127,13 @@ async def test_another_thread_may_terminate_the_connection(connect):
         await ended.wait()
 
 
+async def cancelled():
+    """The parts of a message, which wait for something that is cancelled."""
+    waiting = asyncio.get_running_loop().create_future()
+    waiting.cancel()
+    yield await waiting
+
+
 async def test_errors_reach_the_calling_thread_and_are_not_logged_too(connect, log):
     async with connect(Quiet) as session:
         view = session.view
@@ -136,6 +143,8 @@ async def test_errors_reach_the_calling_thread_and_are_not_logged_too(connect, l
             await in_another_loop(lambda: view.send_ping(bytes(126)))
         with pytest.raises(ValueError, match="cannot be sent"):
             await in_another_loop(lambda: view.send_close(1005 + 1))
+        with pytest.raises(asyncio.CancelledError):  # not ConnectionClosed
+            await in_another_loop(lambda: view.send(cancelled()))
         session.peer.close()
         await session.ended()
         with pytest.raises(ConnectionClosed):

@@ -417,6 +417,20 @@ async def test_only_the_end_of_its_client_is_no_error_of_an_asgi_application():
     assert ws.close_code == 1011
 
 
+@pytest.mark.parametrize("error", [SystemExit, GeneratorExit, asyncio.CancelledError])
+async def test_an_exit_of_an_asgi_application_closes_its_connection(error):
+    """As under uvicorn. It ended the loop of the test, or left the test waiting."""
+
+    async def failing(scope, receive, send):
+        await send({"type": "websocket.accept"})
+        raise error("as the test expects")
+
+    async with connect(failing, raise_errors=False) as ws:
+        with pytest.raises(ConnectionClosed, match="1011 internal error"):
+            await ws.recv()
+    assert [type(each) for each in ws.errors] == [error]
+
+
 async def test_a_client_that_leaves_before_the_answer_is_no_error_of_an_asgi_application(caplog):
     asked, gone, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
 

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from ..protocol.loop import shared
-from ..protocol.stepping import start_task
+from ..protocol.stepping import is_cancelled, start_task
 
 __all__ = ["Call", "LoopThread", "check_blocking", "completed"]
 
@@ -147,10 +147,9 @@ class _Running:
         try:
             self._value = await completed(self.method)
             self.succeeded = True
-        except asyncio.CancelledError:
-            pass
         except BaseException as error:
-            self.error = error
+            if not is_cancelled(error):  # by `cancel`, or by the end of the loop
+                self.error = error
         self.ended.release()
 
     def result(self) -> Any:

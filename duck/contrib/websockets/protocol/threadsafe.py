@@ -10,7 +10,7 @@ from ..codec import SENT
 from ..exceptions import ConnectionClosed
 from ..logging import log_failure
 from .pending import Pending
-from .stepping import start_task
+from .stepping import is_cancelled, start_task
 
 __all__ = ["Owner", "call_threadsafe"]
 
@@ -128,14 +128,13 @@ class _Call:
     async def _run(self) -> None:
         try:
             value = await self._method(*self._args)
-        except asyncio.CancelledError:
-            self._end(self._owner.closed_error())  # unless the result itself was cancelled
-        except Exception as error:
-            self._end(error)
+        except (Exception, asyncio.CancelledError) as error:
+            # The end of the loop cancels it, unless the result itself was cancelled.
+            self._end(self._owner.closed_error() if is_cancelled(error) else error)
         else:
             self._end(None, value)
 
-    def _end(self, error: Exception | None, value: Any = None) -> None:
+    def _end(self, error: BaseException | None, value: Any = None) -> None:
         result, self._result = self._result, None  # the traceback of its error refers to this object
         if result is None or result.done() or not result.set_running_or_notify_cancel():
             return

@@ -19,6 +19,7 @@ from ..hosts.asgi_session import Accepted, Headers, Session, SessionProtocol, St
 from ..hosts.upgrade_head import UpgradeHead, header_lines
 from ..logging import failures, label, log_failure
 from ..opcodes import CloseCode
+from ..protocol import stepping
 from ..protocol.lingering import Lingering
 from ..protocol.virtual_transport import VirtualTransport
 from ..sansio import handshake
@@ -194,7 +195,11 @@ class _AsgiHost:
         code, reason = int(CloseCode.NORMAL_CLOSURE), ""
         try:
             await application(self._scope, session.receive, session.send)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # such as SystemExit, which would end the loop of the test
+            if stepping.is_cancelled(error) or stepping.is_abandoned(error, asyncio.get_running_loop()):
+                raise
             is_gone = session.has_ended or self._transport.is_closing()
             if not (isinstance(error, ConnectionClosed) and is_gone):
                 log_failure(error, "error in the ASGI application")
