@@ -23,13 +23,13 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "handshake.h"
+#include "random.h"
 
 enum { CONTINUATION = 0, TEXT = 1, BINARY = 2, CLOSE = 8, PING = 9 };
 enum { HEADER = 14, CONTROL = 125, MASKS = 64, SCRATCH = 1 << 18 };
@@ -62,14 +62,6 @@ static void *checked(void *memory) {
     if (!memory)
         fail("out of memory");
     return memory;
-}
-
-static void fill_random(void *to, size_t size) {
-    for (size_t at = 0; at < size;) {
-        ssize_t got = getrandom((uint8_t *)to + at, size - at, 0);
-        if (got > 0)
-            at += (size_t)got;
-    }
 }
 
 static void watch(int operation, uint32_t events) {
