@@ -17,6 +17,7 @@ from .application.target import current_folder, load
 from .arguments import Parser, add_serve_options, log_options, options
 from .errors import ServingError
 from .listening.accept import BACKLOG
+from .listening.sockets import check_listener
 from .listening.tls import Certificates
 from .process.exposition import prometheus
 from .process.loops import LOOPS, loop_factory
@@ -27,9 +28,6 @@ from .workers.supervisor import supervise
 from .workers.worker import Job
 
 __all__ = ["main"]
-
-
-_FAMILIES = (socket.AF_INET, socket.AF_INET6, getattr(socket, "AF_UNIX", None))  # Windows has no AF_UNIX
 
 
 class UsageError(ServingError):
@@ -176,14 +174,11 @@ def _passed(file: int, advice: str) -> socket.socket:
         try:
             sock = stack.enter_context(socket.socket(fileno=file))
             sock.set_inheritable(False)  # a child process that inherited it could keep the address bound
-            if sock.type != socket.SOCK_STREAM or sock.family not in _FAMILIES:
-                raise OSError("it is neither a TCP socket nor a Unix stream socket")
-            name = sock.getsockname()
-            if isinstance(name, tuple) and not name[1]:
-                raise UsageError(f"the socket of file descriptor {file} has no port; bind it first")
+            check_listener(sock)
             sock.listen(BACKLOG)
-        except OSError as error:
-            raise UsageError(f"cannot listen on file descriptor {file}: {_reason(error)}; {advice}") from error
+        except (OSError, ValueError) as error:
+            reason = _reason(error) if isinstance(error, OSError) else error
+            raise UsageError(f"cannot listen on file descriptor {file}: {reason}; {advice}") from error
         stack.pop_all()
     return sock
 

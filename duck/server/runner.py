@@ -17,6 +17,7 @@ from duck.views import View
 from .application.lifespan import Lifespan
 from .application.target import Target, is_importing
 from .limits import Limits, check_whole
+from .listening.sockets import check_sockets
 from .listening.tls import checked_context
 from .options import Options
 from .process.deadline import Deadline
@@ -114,6 +115,7 @@ def run(
         allowed_origins=allowed_origins,
         metrics=metrics,
     )
+    check_sockets(sockets, uds)
     if workers > 1 or worker_timeout > 0 or is_worker():
         if not (ssl is None or callable(ssl)):
             raise TypeError("workers cannot share a TLS context: give a function as ssl that makes one")

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from duck.contrib.websockets import CloseCode, State, WebSocketView
-from duck.contrib.websockets.logging import format_address, text_of
+from duck.contrib.websockets.logging import format_address, text_of, traceback_of
 from duck.contrib.websockets.metrics import Metrics, Stats
 from duck.contrib.websockets.protocol.lingering import Lingering
 from duck.http.request import ClientAddress, HttpRequest
@@ -29,7 +29,7 @@ from .http.pages import plain
 from .http.protocol import HttpProtocol
 from .http.proxies import Proxies
 from .listening.accept import BACKLOG, Acceptor, LoopAcceptor
-from .listening.sockets import UnixListener, bind, url
+from .listening.sockets import UnixListener, bind, closed_on_failure, url
 from .options import Options
 from .shutdown import Work, abort, drain, shut_down
 
@@ -141,13 +141,9 @@ class Server:
             sockets = [self._unix_listener.socket]
         elif not sockets:
             sockets = await bind(self._options.host, self._options.port)
-        try:
+        with closed_on_failure(sockets):
             for sock in sockets:
                 await self._listen_on(sock)
-        except BaseException:
-            for sock in sockets:
-                sock.close()
-            raise
         self.addresses = [url(sock, secure=ssl is not None) for sock in sockets]
         name = sockets[0].getsockname()
         self.port = name[1] if isinstance(name, tuple) else None
@@ -372,7 +368,7 @@ class Server:
             return
         permit.release()
         if error is not None:
-            logger.error("the view for %r failed", view.request, exc_info=error)
+            logger.error("the view for %r failed", view.request, exc_info=traceback_of(error))
 
     def _run_ended(
         self, ended: asyncio.Task[Any], permit: Permit, protocol: "weakref.ReferenceType[HttpProtocol]"
@@ -432,7 +428,7 @@ class Server:
         else:
             self._linger(view, permit)
         if error is not None:
-            logger.error("the view for %r failed", view.request, exc_info=error)
+            logger.error("the view for %r failed", view.request, exc_info=traceback_of(error))
 
     def _linger(self, view: WebSocketView, permit: Permit) -> None:
         """Gives a client time to read its refusal or another answer, and then releases the permit."""

@@ -13,6 +13,7 @@ from duck.views import View
 from .application.lifespan import Lifespan, running_lifespan
 from .application.target import Target
 from .limits import Limits
+from .listening.sockets import check_sockets, closed_on_failure
 from .listening.tls import checked_context
 from .options import Options
 from .server import Server
@@ -74,7 +75,7 @@ async def serve(
         LifespanError: The lifespan has failed, or did not end in time. If it failed at its start, nothing has been
             served.
         TypeError, ValueError: A route, a trusted proxy, a host or an origin is malformed, a time is not a number of
-            seconds, or `ssl` is no TLS context of a server.
+            seconds, or `ssl` is no TLS context of a server, or a socket cannot be listened on.
     """
     options = Options(
         host,
@@ -91,6 +92,7 @@ async def serve(
         allowed_hosts=allowed_hosts,
         allowed_origins=allowed_origins,
     )
+    check_sockets(sockets, uds)
     async with serve_target(Target(urlpatterns, lifespan), options, sockets, ssl) as server:
         yield server
 
@@ -103,7 +105,9 @@ async def serve_target(
     if ssl is not None:
         checked_context(ssl)
     server = Server(target.urlpatterns, options)
-    async with running_lifespan(target.lifespan, server, options.shutdown_timeout):
+    async with contextlib.AsyncExitStack() as stack:
+        with closed_on_failure(sockets):
+            await stack.enter_async_context(running_lifespan(target.lifespan, server, options.shutdown_timeout))
         try:
             await server.listen(sockets, ssl)
             yield server

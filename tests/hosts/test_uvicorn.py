@@ -406,6 +406,19 @@ async def test_an_application_that_does_not_answer_gets_500_for_it(serving_asgi,
         assert await peer.reader.read() == b"Internal Server Error"
 
 
+async def test_an_exception_is_logged_with_its_traceback_whatever_its_truth_value(serving_asgi, dial, caplog):
+    class Falsy(Exception):
+        def __len__(self):
+            return 0
+
+    async def app(scope, receive, send):
+        raise Falsy("a secret")
+
+    async with serving_asgi(app) as server, dial(server) as peer:
+        assert (await peer.head())[0] == 500
+    assert "a secret" in caplog.text
+
+
 async def test_a_second_start_of_a_response_is_an_error_of_the_application(serving_asgi, dial, caplog):
     async with serving_asgi(answering(START, START)) as server, dial(server) as peer:
         assert (await peer.head())[0] == 404

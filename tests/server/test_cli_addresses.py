@@ -107,7 +107,10 @@ def test_a_passed_file_descriptor_is_served(folder):
 def test_a_file_descriptor_that_cannot_listen_is_an_error(folder):
     with socket.socket() as unbound, socket.socket(type=socket.SOCK_DGRAM) as datagrams:
         datagrams.bind(("127.0.0.1", 0))
-        for sock, words in ((unbound, "has no port; bind it first"), (datagrams, "nor a Unix stream socket; choose")):
+        for sock, words in (
+            (unbound, "has no address; bind it first"),
+            (datagrams, "nor a Unix stream socket; choose"),
+        ):
             line = fails(folder, "serve", "echo.py", "--workers", 2, "--fd", sock.fileno(), pass_fds=[sock.fileno()])
             assert words in line
 

@@ -5,6 +5,7 @@ A record is always one line, because text of a peer is escaped. Handlers add tim
 
 import logging
 from contextvars import ContextVar
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ __all__ = [
     "logger",
     "printable",
     "text_of",
+    "traceback_of",
 ]
 
 logger = logging.getLogger("duck.contrib.websockets")
@@ -115,8 +117,14 @@ def log_failure(error: BaseException, words: str, *args: object) -> None:
     found = failures.get()
     if found is not None and not any(error is other for other in found):
         found.append(error)
-    # `exc_info=error` leaves out the traceback of an error whose truth value is false.
-    logger.error(words, *args, exc_info=(type(error), error, error.__traceback__))
+    logger.error(words, *args, exc_info=traceback_of(error))
+
+
+def traceback_of(
+    error: BaseException | None,
+) -> tuple[type[BaseException], BaseException, TracebackType | None] | None:
+    """Returns the `exc_info` of a log record. `exc_info=error` omits the traceback of an error that is false."""
+    return None if error is None else (type(error), error, error.__traceback__)
 
 
 def log_refusal(request: "HttpRequest", error: "HandshakeError") -> None:

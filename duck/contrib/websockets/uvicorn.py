@@ -34,7 +34,7 @@ from .hosts import upgrade
 from .hosts.asgi import EXTENSION, HANDSHAKE, Scope, Send, acceptance_event, denial, reply, request_of, run
 from .hosts.asgi_session import Accepted, Headers, Session, SessionProtocol, Stage
 from .hosts.upgrade_head import UpgradeHead, header_lines
-from .logging import label, printable
+from .logging import label, printable, traceback_of
 from .metrics import Metrics
 from .opcodes import CloseCode
 from .protocol import stepping
@@ -243,7 +243,7 @@ class WebSocketProtocol(asyncio.Protocol):
                 self._end(CloseCode.SERVICE_RESTART)
                 raise
             if not (isinstance(error, ConnectionClosed) and self._is_gone):
-                logger.error("Exception in ASGI application\n", exc_info=error)
+                logger.error("Exception in ASGI application\n", exc_info=traceback_of(error))
                 if self.metrics is not None:
                     self.metrics.counters.note(("error",))
             self._end(CloseCode.INTERNAL_ERROR, "internal error")

@@ -1,6 +1,7 @@
 """Listening sockets: functions that bind them, `UnixListener`, and their URLs."""
 
 import asyncio
+import contextlib
 import errno
 import ipaddress
 import logging
@@ -8,15 +9,23 @@ import os
 import socket
 import stat
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from duck.contrib.websockets.logging import format_address
 
 from .accept import BACKLOG
 
-__all__ = ["UnixListener", "balances", "bind", "bind_again", "url"]
+__all__ = [
+    "UnixListener",
+    "balances",
+    "bind",
+    "bind_again",
+    "check_listener",
+    "check_sockets",
+    "closed_on_failure",
+    "url",
+]
 
 logger = logging.getLogger("duck.server")
 
@@ -25,6 +34,51 @@ _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
 _MODE = 0o666
+
+_ATTEMPTS = 10  # at a port that is free at every address of a host
+
+
+@contextlib.contextmanager
+def closed_on_failure(sockets: Iterable[socket.socket]) -> Iterator[None]:
+    """Closes sockets if the block fails."""
+    try:
+        yield
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+
+
+def check_sockets(sockets: Sequence[socket.socket], uds: str | os.PathLike[str] | None) -> None:
+    """Checks the sockets that an application has given.
+
+    Args:
+        sockets: The sockets.
+        uds: The path of a Unix socket that it wants as well.
+
+    Raises:
+        ValueError: There are both, or a socket cannot be listened on.
+    """
+    if sockets and uds is not None:
+        raise ValueError("uds and sockets each say where to listen; give one of them")
+    for sock in sockets:
+        try:
+            check_listener(sock)
+        except ValueError as error:
+            raise ValueError(f"cannot listen on {sock!r}: {error}") from None
+
+
+def check_listener(sock: socket.socket) -> None:
+    """Checks a socket that this package has not opened.
+
+    Raises:
+        ValueError: It is neither a TCP socket nor a Unix stream socket, or it is not bound.
+    """
+    if sock.type != socket.SOCK_STREAM or sock.family not in (*_FAMILIES.values(), getattr(socket, "AF_UNIX", None)):
+        raise ValueError("it is neither a TCP socket nor a Unix stream socket")
+    name = sock.getsockname()
+    if not (name[1] if isinstance(name, tuple) else name):
+        raise ValueError("it has no address; bind it first")
 
 
 async def bind(host: str | None, port: int) -> list[socket.socket]:
@@ -38,10 +92,21 @@ async def bind(host: str | None, port: int) -> list[socket.socket]:
         OSError: An address is not available. An address of a family that the machine lacks is skipped, unless it is the
             last.
     """
+    addresses = await _resolve(host, port)
+    for _ in range(_ATTEMPTS - 1 if port == 0 and len(addresses) > 1 else 0):
+        try:
+            return _bind_all(addresses, port)
+        except OSError as error:  # another address than the first may have the port taken
+            if error.errno != errno.EADDRINUSE:
+                raise
+    return _bind_all(addresses, port)
+
+
+def _bind_all(addresses: Sequence[tuple[int, Any]], port: int) -> list[socket.socket]:
     sockets: list[socket.socket] = []
     failure: OSError | None = None
-    try:
-        for family, address in await _resolve(host, port):
+    with closed_on_failure(sockets):
+        for family, address in addresses:
             if sockets:
                 port = sockets[0].getsockname()[1]
             try:
@@ -50,12 +115,8 @@ async def bind(host: str | None, port: int) -> list[socket.socket]:
                 if error.errno not in _NOT_HERE:
                     raise
                 failure = error
-        if not sockets and failure is not None:
-            raise failure
-    except BaseException:
-        for sock in sockets:
-            sock.close()
-        raise
+    if not sockets and failure is not None:
+        raise failure
     return sockets
 
 
@@ -66,7 +127,7 @@ async def _resolve(host: str | None, port: int) -> list[tuple[int, Any]]:
     counts references to files at every call only if threads share them.
     """
     if host is not None and "%" not in host:
-        with suppress(ValueError):
+        with contextlib.suppress(ValueError):
             return [(_FAMILIES[ipaddress.ip_address(host).version], (host, port))]
     try:
         if host is not None and "%" in host:  # uvloop drops the zone of an IPv6 address
@@ -112,13 +173,9 @@ def bind_again(addresses: Sequence[tuple[int, Any]]) -> list[socket.socket]:
         OSError: An address is not available.
     """
     sockets: list[socket.socket] = []
-    try:
+    with closed_on_failure(sockets):
         for family, address in addresses:
             sockets.append(_bind(family, address, shared=True))
-    except OSError:
-        for sock in sockets:
-            sock.close()
-        raise
     return sockets
 
 

@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+from duck.contrib.websockets.logging import traceback_of
+
 __all__ = ["Deadline"]
 
 logger = logging.getLogger("duck.server")
@@ -86,7 +88,7 @@ class Deadline:
                 self._patience,
                 self.stage,
                 names or "nothing known",
-                exc_info=self.error,
+                exc_info=traceback_of(self.error),
             )
             sys.stdout.flush()
         finally:

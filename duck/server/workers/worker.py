@@ -34,6 +34,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from duck.contrib.websockets.logging import traceback_of
 from duck.signal_handlers import handle
 
 from ..application.lifespan import LifespanError
@@ -172,7 +173,7 @@ class _Report:
         report = _failure(error)
         if self._serves:
             cause = error.__cause__ if isinstance(error, LifespanError) else error
-            logger.error("%s", report["failed"], exc_info=cause)
+            logger.error("%s", report["failed"], exc_info=traceback_of(cause))
             return
         with contextlib.suppress(OSError):
             self._control.setblocking(True)  # the report may be longer than the buffer of the socket

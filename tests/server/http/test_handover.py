@@ -306,6 +306,13 @@ class Broken(WebSocketView):
     MAX_FRAME_SIZE = property(lambda self: 1 // 0)
 
 
+class Falsy(Exception):
+    """An exception whose truth value is false, such as one that has a length of 0."""
+
+    def __len__(self):
+        return 0
+
+
 VIEW_FAILED = "the view for <HttpRequest GET '/a/7?b'> failed"
 
 
@@ -315,6 +322,7 @@ VIEW_FAILED = "the view for <HttpRequest GET '/a/7?b'> failed"
         (failing("__init__", RuntimeError("a secret")), "a secret"),
         (failing("__init__", SystemExit("a secret")), "a secret"),
         (failing("run", SystemExit("a secret")), "a secret"),
+        (failing("run", Falsy("a secret")), "a secret"),
         (FailsInRun, "a secret"),
         (Cancelled, VIEW_FAILED),
         (Unwritable, "bytes, not str"),

@@ -1,6 +1,7 @@
 """Sockets that listen: addresses, bound sockets, and Unix sockets with their files."""
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
@@ -9,7 +10,8 @@ import sys
 
 import pytest
 
-from duck.server import serve
+from duck.server import run, serve
+from duck.server.application.lifespan import LifespanError
 from duck.server.listening import sockets
 from duck.server.listening.sockets import UnixListener, url
 from duck.urls import path
@@ -107,11 +109,71 @@ async def test_bound_sockets_are_served_and_closed(connect):
 
 
 async def test_sockets_that_cannot_listen_are_an_error_and_closed():
-    good, bad = socket.create_server(("127.0.0.1", 0)), socket.socket(type=socket.SOCK_DGRAM)
-    with pytest.raises(OSError):
-        async with serve(Page, sockets=[good, bad]):
-            pass
+    good, bad = socket.create_server(("127.0.0.1", 0)), socket.socket()
+    with socket.socket() as other:
+        for sock in (other, bad):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", 0))
+        bad.bind(other.getsockname())
+        other.listen()  # so `bad` cannot
+        with pytest.raises(OSError):
+            async with serve(Page, sockets=[good, bad]):
+                pass
     assert good.fileno() == bad.fileno() == -1
+
+
+@pytest.mark.parametrize("call", ["serve", "run"])
+def test_sockets_that_are_no_bound_stream_sockets_are_refused(call):
+    """A server for one that is not bound would listen on every interface."""
+
+    async def serve_on(**arguments):
+        async with serve(Page, **arguments):
+            pass
+
+    def start(**arguments):
+        if call == "run":
+            run(Page, workers=2, **arguments)
+        else:
+            asyncio.run(serve_on(**arguments))
+
+    with socket.socket() as unbound, socket.socket(type=socket.SOCK_DGRAM) as datagrams:
+        with pytest.raises(ValueError, match=r"cannot listen on <socket.*>: it has no address; bind it first"):
+            start(sockets=[unbound])
+        with pytest.raises(ValueError, match="neither a TCP socket nor a Unix stream socket"):
+            start(sockets=[datagrams])
+        with pytest.raises(ValueError, match="uds and sockets each say where to listen"):
+            start(sockets=[unbound], uds="duck.sock")
+
+
+async def test_the_sockets_of_a_server_whose_lifespan_fails_are_closed():
+    @contextlib.asynccontextmanager
+    async def lifespan(server):
+        raise RuntimeError
+        yield
+
+    bound = socket.create_server(("127.0.0.1", 0))
+    with pytest.raises(LifespanError):
+        async with serve(Page, sockets=[bound], lifespan=lifespan):
+            pass
+    assert bound.fileno() == -1
+
+
+async def test_a_free_port_is_free_at_every_address_of_a_host(monkeypatch):
+    """The kernel chooses one that is free at the first address."""
+    bind, taken = sockets._bind, []
+
+    def bind_where_free(family, address, shared=False):
+        if len(taken) < 3 and family == socket.AF_INET6:
+            taken.append(address[1])
+            raise OSError(errno.EADDRINUSE, "in use")
+        return bind(family, address, shared)
+
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("no IPv6 here")
+    monkeypatch.setattr(sockets, "_bind", bind_where_free)
+    async with serve(Page, None, 0) as server:
+        assert len(server.addresses) == 2
+        assert server.port not in taken
 
 
 async def test_the_error_of_an_address_in_use_names_it():
