@@ -42,19 +42,21 @@ async def test_a_lifespan_encloses_all_connections():
 
 
 async def test_an_error_at_startup_comes_before_anything_is_served():
-    @contextlib.asynccontextmanager
-    async def lifespan(server):
-        raise ConnectionRefusedError("no database")
-        yield
-
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
+
+        @contextlib.asynccontextmanager
+        async def lifespan(server):
+            with pytest.raises(ConnectionRefusedError, match="refused"):
+                socket.create_connection(sock.getsockname())
+            raise ConnectionRefusedError("no database")
+            yield
+
         with pytest.raises(LifespanError, match="failed at startup: ConnectionRefusedError: no database") as caught:
             async with serve(Greeting, sockets=[sock], lifespan=lifespan):
                 pass
         assert isinstance(caught.value.__cause__, ConnectionRefusedError)
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(sock.getsockname())
+        assert sock.fileno() == -1
 
 
 async def test_an_end_that_hangs_is_cancelled():

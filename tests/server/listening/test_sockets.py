@@ -1,7 +1,6 @@
 """Sockets that listen: addresses, bound sockets, and Unix sockets with their files."""
 
 import asyncio
-import contextlib
 import errno
 import os
 import socket
@@ -11,7 +10,6 @@ import sys
 import pytest
 
 from duck.server import run, serve
-from duck.server.application.lifespan import LifespanError
 from duck.server.listening import sockets
 from duck.server.listening.sockets import UnixListener, url
 from duck.urls import path
@@ -143,19 +141,6 @@ def test_sockets_that_are_no_bound_stream_sockets_are_refused(call):
             start(sockets=[datagrams])
         with pytest.raises(ValueError, match="uds and sockets each say where to listen"):
             start(sockets=[unbound], uds="duck.sock")
-
-
-async def test_the_sockets_of_a_server_whose_lifespan_fails_are_closed():
-    @contextlib.asynccontextmanager
-    async def lifespan(server):
-        raise RuntimeError
-        yield
-
-    bound = socket.create_server(("127.0.0.1", 0))
-    with pytest.raises(LifespanError):
-        async with serve(Page, sockets=[bound], lifespan=lifespan):
-            pass
-    assert bound.fileno() == -1
 
 
 async def test_a_free_port_is_free_at_every_address_of_a_host(monkeypatch):
