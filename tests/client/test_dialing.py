@@ -337,13 +337,11 @@ async def head_for_a_proxy(url, user=""):
 
 @pytest.mark.parametrize("user", ["t%40ken@", "t%40ken:@"])
 async def test_a_proxy_gets_a_user_without_a_password(user):
-    pytest.importorskip("python_socks", "3.2")
     head = await head_for_a_proxy("ws://localhost", user)
     assert f"Proxy-Authorization: Basic {base64.b64encode(b't@ken:').decode()}\r\n" in head
 
 
 async def test_a_proxy_gets_no_zone_of_an_address():
-    pytest.importorskip("python_socks")
     assert (await head_for_a_proxy("ws://[fe80::1%25eth0]")).startswith("CONNECT [fe80::1]:80 ")
 
 
@@ -361,7 +359,6 @@ NO_PROXIES = {
 @pytest.mark.parametrize(("proxy", "words"), NO_PROXIES.items())
 async def test_a_url_that_names_no_proxy_is_an_error_with_the_url(monkeypatch, proxy, words):
     """The environment may have it, so that its reader knows no such URL."""
-    pytest.importorskip("python_socks")
     monkeypatch.setenv("ws_proxy", proxy)
     with pytest.raises(ValueError, match=words) as caught:
         await connect("ws://server.example")
@@ -369,7 +366,6 @@ async def test_a_url_that_names_no_proxy_is_an_error_with_the_url(monkeypatch, p
 
 
 async def test_the_answer_of_a_proxy_is_quoted_in_part_and_without_control_characters():
-    pytest.importorskip("python_socks")
     async with responding(lambda target: b"HTTP/1.1 403 \x1b[31m" + b"x" * 9999 + b"\r\n\r\n") as proxy:
         with pytest.raises(ProxyError, match=r"did not connect to localhost: 403 \\x1b\[31mx{1,200}$"):
             await connect("ws://localhost", proxy=proxy.replace("ws", "http"))

@@ -405,11 +405,11 @@ def test_wrong_options_of_a_client_are_named(capsys, command, options, words):
 
 
 @pytest.mark.parametrize("command", ["connect", "bench"])
-def test_a_proxy_without_its_library_is_an_error_with_advice(monkeypatch, capsys, command):
+def test_a_socks_proxy_without_its_library_is_an_error_with_advice(monkeypatch, capsys, command):
     monkeypatch.setitem(sys.modules, "python_socks", None)
-    monkeypatch.setenv("ws_proxy", "http://proxy.example:3128")
+    monkeypatch.setenv("ws_proxy", "socks5://proxy.example:1080")
     assert main([command, "ws://server.example"]) == 2
-    assert "a proxy needs python-socks: pip install 'duck-websockets[proxy]'; no_proxy" in capsys.readouterr().err
+    assert "a SOCKS proxy needs python-socks: pip install 'duck-websockets[proxy]'; no_proxy" in capsys.readouterr().err
 
 
 def test_an_absent_server_is_an_error(capsys):

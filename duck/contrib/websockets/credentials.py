@@ -4,10 +4,11 @@ A slash, `?` or `#` in a password that is not percent-encoded ends the host of t
 the parser quote the password as a port. They also quote it if its NFKC form has such a character, as a fullwidth `?`.
 """
 
+import base64
 import re
 from urllib.parse import SplitResult, urlsplit
 
-__all__ = ["port_of", "split_url", "without_password"]
+__all__ = ["basic_authorization", "check_user", "port_of", "split_url", "without_password"]
 
 _PASSWORD = re.compile(r"(//|^)([^:/?#]*):(?!//).*@", re.DOTALL)
 _PARAMETER = re.compile(r"(password=)[^&]*")  # such as `sentinel_password` for Redis
@@ -41,3 +42,14 @@ def port_of(parts: SplitResult) -> int | None:
     except ValueError:
         encoded = "a password has %2F for /, %3F for ? and %23 for #"
         raise ValueError(f"the port is not a number up to 65535; {encoded}") from None
+
+
+def basic_authorization(user: str, password: str) -> str:
+    """Returns the value of Authorization or Proxy-Authorization for credentials (RFC 7617)."""
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def check_user(user: str) -> None:
+    """Raises a ValueError for a user name that Basic authentication cannot send (RFC 7617, section 2)."""
+    if ":" in user:
+        raise ValueError(f"the user name {user!r} has a colon, at which the password would begin")

@@ -1,12 +1,11 @@
 """`Address`: the parts of a WebSocket URL that a client needs (RFC 6455, section 3), and the target of a redirect."""
 
-import base64
 import dataclasses
 import re
 from functools import cached_property, lru_cache
 from urllib.parse import quote, unquote, urljoin
 
-from ..credentials import port_of, split_url, without_password
+from ..credentials import basic_authorization, check_user, port_of, split_url, without_password
 
 __all__ = ["Address"]
 
@@ -83,10 +82,8 @@ class Address:
 
     @property
     def authorization(self) -> str | None:
-        """The value of Authorization for the credentials (RFC 7617)."""
-        if self.credentials is None:
-            return None
-        return "Basic " + base64.b64encode(":".join(self.credentials).encode()).decode()
+        """The value of Authorization for the credentials."""
+        return None if self.credentials is None else basic_authorization(*self.credentials)
 
     def is_same_host(self, other: "Address") -> bool:
         """Whether credentials for this address may be sent to the other."""
@@ -162,6 +159,5 @@ def _parse(url: str) -> Address:
     credentials = None
     if parts.username is not None:
         credentials = unquote(parts.username), unquote(parts.password or "")
-        if ":" in credentials[0]:  # RFC 7617, section 2
-            raise ValueError(f"the user name {credentials[0]!r} has a colon, at which the password would begin")
+        check_user(credentials[0])
     return Address(secure, host, _PORTS[secure] if port is None else port, target, credentials)

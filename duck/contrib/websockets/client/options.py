@@ -55,7 +55,7 @@ class Options(TypedDict, total=False):
             another host.
         unix: The path of a Unix socket to connect to; the URL then only names the requested resource.
         sock: A connected socket to use.
-        proxy: True for the environment's proxy, None for none, or a URL. A proxy needs the extra `proxy`.
+        proxy: True for the environment's proxy, None for none, or a URL. A SOCKS proxy needs the extra `proxy`.
         max_redirects: The number of redirects to follow; 0 for none. A redirect from wss to ws is refused.
         open_timeout: Seconds until the connection must be open, and before that for each coroutine function among the
             options of `connect`; None for no limit.

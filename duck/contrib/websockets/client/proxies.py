@@ -1,6 +1,6 @@
 """A client's proxies: the choice by the environment, and a socket through a proxy.
 
-The library python-socks, the extra `proxy`, speaks SOCKS and HTTP CONNECT.
+`tunnel` speaks HTTP CONNECT; the library python-socks, the extra `proxy`, speaks SOCKS.
 """
 
 import os
@@ -10,9 +10,11 @@ import urllib.request
 from typing import Any
 from urllib.parse import SplitResult, unquote
 
-from ..credentials import port_of, split_url, without_password
-from ..logging import printable
+from ..credentials import check_user, port_of, split_url, without_password
+from ..logging import printable, text_of
 from .address import Address
+from .happy_eyeballs import connect_to
+from .tunnel import open_tunnel
 
 __all__ = ["ProxyError", "connect_through", "proxy_for"]
 
@@ -26,9 +28,8 @@ _KEYS = frozenset(
     for variable in (f"{name}_proxy", f"{name}_proxy".upper())
 )
 
-# The schemes of proxies, with the type of the library, and whether the proxy resolves names.
-_SCHEMES = {
-    "http": ("HTTP", None),
+# The schemes of SOCKS proxies, with the type of the library, and whether the proxy resolves names.
+_SOCKS = {
     "socks": ("SOCKS5", None),
     "socks4": ("SOCKS4", None),
     "socks4a": ("SOCKS4", True),
@@ -74,18 +75,10 @@ async def connect_through(proxy: str, address: Address) -> socket.socket:
             With `socks5h` and `socks4a` the proxy resolves the name.
 
     Raises:
-        ModuleNotFoundError: python-socks is not installed.
+        ModuleNotFoundError: python-socks is not installed, and the proxy is one of SOCKS.
         ProxyError: The connection failed.
         ValueError: The URL is not that of a proxy.
     """
-    try:
-        import python_socks
-        from python_socks.async_.asyncio import Proxy
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError(
-            "a proxy needs python-socks: pip install 'duck-websockets[proxy]'; no_proxy in the environment, or"
-            " connect(..., proxy=None), avoids the proxy"
-        ) from None
     try:
         scheme, parts = _parsed(proxy)
         port = port_of(parts)
@@ -93,17 +86,47 @@ async def connect_through(proxy: str, address: Address) -> socket.socket:
             missing = "port" if parts.hostname else "host"
             raise ValueError(f"it has no {missing}; write one such as http://proxy.example:3128")
         parts.hostname.encode("idna")
+        credentials = _credentials(scheme, parts)
     except ValueError as error:  # UnicodeError: a label of the name is empty or too long
         raise ValueError(f"{without_password(proxy)!r} is not the URL of a proxy: {error}") from None
-    kind, remote_lookup = _SCHEMES[scheme]
+    try:
+        if scheme == "http":
+            return await _through_http(parts.hostname, port, credentials, address)
+        return await _through_socks(scheme, parts.hostname, port, credentials, address)
+    except OSError as error:
+        words = printable(text_of(error)[:_MOST_QUOTED])
+        raise ProxyError(f"the proxy did not connect to {address.netloc}: {words}") from error
+
+
+async def _through_http(host: str, port: int, credentials: tuple[str, str] | None, address: Address) -> socket.socket:
+    sock = await connect_to(host, port)
+    try:
+        await open_tunnel(sock, address.zoneless_host, address.port, credentials)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _through_socks(
+    scheme: str, host: str, port: int, credentials: tuple[str, str] | None, address: Address
+) -> socket.socket:
+    try:
+        import python_socks
+        from python_socks.async_.asyncio import Proxy
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            "a SOCKS proxy needs python-socks: pip install 'duck-websockets[proxy]'; no_proxy in the environment, or"
+            " connect(..., proxy=None), avoids the proxy"
+        ) from None
+    kind, remote_lookup = _SOCKS[scheme]
     # `Proxy.from_url` ignores a user without a password, and so does python-socks as a whole before version 3.2.
-    user, password = unquote(parts.username or ""), unquote(parts.password or "")
-    through = Proxy(python_socks.ProxyType[kind], parts.hostname, port, user, password, remote_lookup)
+    user, password = credentials or ("", "")
+    through = Proxy(python_socks.ProxyType[kind], host, port, user, password, remote_lookup)
     try:
         return await through.connect(address.zoneless_host, address.port)
-    except (python_socks.ProxyError, python_socks.ProxyConnectionError, python_socks.ProxyTimeoutError) as error:
-        words = printable(str(error)[:_MOST_QUOTED])
-        raise ProxyError(f"the proxy did not connect to {address.netloc}: {words}") from error
+    except (python_socks.ProxyError, ValueError) as error:  # ValueError: the answer has a name that is not UTF-8
+        raise OSError(text_of(error)) from error
 
 
 def _parsed(proxy: str) -> tuple[str, SplitResult]:
@@ -111,6 +134,22 @@ def _parsed(proxy: str) -> tuple[str, SplitResult]:
     scheme, separator, rest = proxy.partition("://")
     if not separator:
         scheme, rest = "http", proxy
-    if scheme.lower() not in _SCHEMES:
+    if scheme.lower() not in ("http", *_SOCKS):
         raise ValueError("its scheme is not http, socks5, socks5h, socks4 or socks4a")
     return scheme.lower(), split_url(f"http://{rest}")
+
+
+def _credentials(scheme: str, parts: SplitResult) -> tuple[str, str] | None:
+    """Returns user and password of a proxy's URL, or None.
+
+    Raises:
+        ValueError: The protocol of the proxy cannot send them.
+    """
+    if not parts.username:
+        return None
+    user, password = unquote(parts.username), unquote(parts.password or "")
+    if scheme == "http":
+        check_user(user)
+    elif not (user.isascii() and password.isascii() and max(len(user), len(password)) < 256):
+        raise ValueError("user and password for SOCKS are ASCII, of at most 255 characters")
+    return user, password
