@@ -11,13 +11,11 @@ __all__ = ["websocket"]
 def websocket() -> Any:
     """Connects to a view, to routes or to an ASGI application in memory; `duck.contrib.websockets.testing.connect`.
 
-    async def test_echo(websocket):
-        async with websocket(Echo) as ws:
-            ...
+        async def test_echo(websocket):
+            async with websocket(Echo) as ws:
+                ...
 
-    def test_echo_without_a_coroutine(websocket):
-        with websocket(Echo) as ws:
-            ...
+    A synchronous test has `with websocket(Echo) as ws: ...`.
     """
     from duck.contrib.websockets.testing import connect
 

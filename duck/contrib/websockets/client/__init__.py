@@ -1,11 +1,11 @@
 """A client for WebSocket servers.
 
-from duck.contrib.websockets.client import connect
+    from duck.contrib.websockets.client import connect
 
-async with connect("wss://example.org/chat") as ws:
-    await ws.send("hello")
-    async for message in ws:
-        print(message)
+    async with connect("wss://example.org/chat") as ws:
+        await ws.send("hello")
+        async for message in ws:
+            print(message)
 
 In synchronous code, `with connect(...) as ws` gives the same methods, which block.
 `WebSocketClient` is the alternative with hooks, like those of a `WebSocketView`.

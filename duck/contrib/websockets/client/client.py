@@ -1,6 +1,6 @@
 """`WebSocketClient`: a client with hooks.
 
-open() -- dialed --> on_open, messages -- close frames, or the stream ends --> on_close -> wait_closed()
+    open() -- dialed --> on_open, messages -- close frames, or the stream ends --> on_close -> wait_closed()
 
 `dialing` connects and performs the handshake; `protocol.ConnectionProtocol` runs the connection.
 """

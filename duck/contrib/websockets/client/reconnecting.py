@@ -2,8 +2,8 @@
 
 `connecting.connect` uses it in `async for`, and `Reconnect.run` for clients with hooks:
 
-connect -- open --> the body of the loop -- ended --> a pause --> connect ...
-   `------- error, not final ------------------------^
+    connect -- open --> the body of the loop -- ended --> a pause --> connect ...
+       `------- error, not final ------------------------^
 """
 
 import asyncio

@@ -2,8 +2,8 @@
 
 This module chooses between the compiled codec, `_speedups`, and its pure-Python twin, `codec.pure`:
 
-DUCK_NO_EXTENSIONS=1       the twin, without a warning
-DUCK_REQUIRE_SPEEDUPS=1    the compiled codec, or an ImportError
+    DUCK_NO_EXTENSIONS=1       the twin, without a warning
+    DUCK_REQUIRE_SPEEDUPS=1    the compiled codec, or an ImportError
 """
 
 import os

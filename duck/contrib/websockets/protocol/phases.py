@@ -1,9 +1,11 @@
 """The phases of a connection on its loop.
 
-CONNECTING -- start ---------------------------------> OPEN
-CONNECTING, OPEN -- nothing is sent any more --------> CLOSING
-CONNECTING, OPEN, CLOSING -- connection_lost --------> LOST
-LOST -- every hook has ended ------------------------> CLOSED
+    CONNECTING -- start ---------------------------------> OPEN
+    CONNECTING, OPEN -- nothing is sent any more --------> CLOSING
+    CONNECTING, OPEN, CLOSING -- connection_lost --------> LOST
+    LOST -- every hook has ended ------------------------> CLOSED
+
+The docstring of `protocol` describes each phase in a table.
 """
 
 import enum

@@ -1,11 +1,11 @@
 """In-memory tests of views.
 
-from duck.contrib.websockets.testing import connect
+    from duck.contrib.websockets.testing import connect
 
-async def test_echo():
-    async with connect(Echo, subprotocols=["chat"]) as ws:
-        await ws.send("hello")
-        assert await ws.recv() == "hello"
+    async def test_echo():
+        async with connect(Echo, subprotocols=["chat"]) as ws:
+            await ws.send("hello")
+            assert await ws.recv() == "hello"
 
 The pytest plugin provides the same as the fixture `websocket`.
 """

@@ -85,9 +85,10 @@ class connect(Connecting[TestConnection]):
         return self._make_connection()
 
     async def refusal(self) -> HandshakeRefused:
-        """Returns the refusal of the upgrade request; raises an AssertionError if it is accepted.
+        """Returns the refusal of the upgrade request, as in `(await connect(Private).refusal()).status == 403`.
 
-        assert (await connect(Private).refusal()).status == 403
+        Raises:
+            AssertionError: The request is accepted.
         """
         try:
             async with self:
@@ -97,10 +98,7 @@ class connect(Connecting[TestConnection]):
         raise AssertionError("the upgrade request was accepted")
 
     def refusal_sync(self) -> HandshakeRefused:
-        """`refusal` in a synchronous test.
-
-        assert connect(Private).refusal_sync().status == 403
-        """
+        """`refusal` in a synchronous test, as in `connect(Private).refusal_sync().status == 403`."""
         if asyncio._get_running_loop() is not None:
             raise RuntimeError("an event loop runs in this thread already: write await connect(...).refusal()")
         runner = RUNNERS.acquire(self._loop_factory)
