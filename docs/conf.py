@@ -50,8 +50,8 @@ def _skip_setting(app: Any, what: str, name: str, obj: Any, skip: bool, options:
 
 
 def _edit_docstring(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Makes literal blocks of the drawings and of the code in docstrings, before napoleon reads them."""
-    lines[:] = _with_literal_blocks(lines)
+    """Converts drawings, code and Markdown's tables in docstrings, before napoleon reads them."""
+    lines[:] = _with_tables(_with_literal_blocks(lines))
 
 
 _SECTIONS = {"Args:", "Attributes:", "Raises:", "Returns:", "Yields:"}
@@ -67,6 +67,22 @@ def _with_literal_blocks(lines: list[str]) -> list[str]:
         elif line and not line.startswith(" "):
             inside = line in _SECTIONS
         found.append(line)
+    return found
+
+
+def _with_tables(lines: list[str]) -> list[str]:
+    found: list[str] = []
+    inside = False
+    for line in lines:
+        is_row = line.startswith("| ")
+        if is_row and not inside:
+            found += [".. list-table::", "   :header-rows: 1", ""]
+        inside = is_row
+        if not is_row:
+            found.append(line)
+        elif not line.startswith("| ---"):
+            first, *others = [cell.strip() for cell in line[1:-1].split("|")]
+            found += [f"   * - {first}", *(f"     - {cell}" for cell in others)]
     return found
 
 

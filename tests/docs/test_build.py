@@ -25,6 +25,8 @@ def test_every_public_name_is_in_the_reference(root, tmp_path):
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", str(root / "docs"), str(tmp_path)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    pages = [page.name for page in tmp_path.rglob("*.html") if "line-block" in page.read_text(encoding="utf-8")]
+    assert pages == []  # a table of Markdown in a docstring that is no table in the document
     from sphinx.util.inventory import InventoryFile
 
     inventory = InventoryFile.loads((tmp_path / "objects.inv").read_bytes(), uri="")
