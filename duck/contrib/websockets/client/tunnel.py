@@ -40,7 +40,7 @@ async def open_tunnel(sock: socket.socket, host: str, port: int, credentials: tu
         while end := _END.search(received, searched):
             answer = _STATUS_LINE.match(received)
             if answer is None:
-                raise OSError(f"its answer is not HTTP/1.1: {bytes(received[:end.start()])!r}")
+                raise OSError(f"its answer is not HTTP/1.1: {bytes(received[: end.start()])!r}")
             status = answer[1].decode("latin-1")
             if status[0] == "2":
                 if len(received) > end.end():
