@@ -13,7 +13,7 @@ import weakref
 
 import pytest
 
-from duck.contrib.websockets import CloseCode, ConnectionClosed, HandshakeError, OpCode, WebSocketView
+from duck.contrib.websockets import CloseCode, ConnectionClosed, Frame, HandshakeError, OpCode, WebSocketView
 from duck.contrib.websockets.client import HandshakeRefused, connect
 from duck.contrib.websockets.client.loop_thread import LoopThread
 
@@ -123,6 +123,36 @@ def test_the_calling_thread_produces_the_parts_of_a_message(served):
         return set(threads) == {threading.current_thread()}
 
     assert served(talk)
+
+
+@pytest.mark.parametrize(
+    "send",
+    [
+        lambda ws: ws.send("other"),
+        lambda ws: ws.send(iter(["other"])),
+        lambda ws: ws.send_json("other"),
+        lambda ws: ws.send_frame(Frame(OpCode.TEXT, payload=b"other")),
+    ],
+    ids=["whole", "in parts", "JSON", "frame"],
+)
+def test_the_parts_of_a_message_send_no_other_one(served, send):
+    """It would leave behind this one, whose next part would wait for it."""
+
+    def parts(ws):
+        yield "in "
+        assert ws.ping() > 0
+        with pytest.raises(RuntimeError, match="the parts of a message send another one"):
+            send(ws)
+        yield "parts"
+
+    def talk(url):
+        with connect(url) as ws:
+            ws.send(parts(ws))
+            assert ws.recv(timeout=SECONDS) == "in parts"
+            send(ws)
+            assert "other" in ws.recv(timeout=SECONDS)
+
+    served(talk)
 
 
 def test_an_error_of_a_part_is_that_of_send(served):
@@ -486,6 +516,49 @@ async def test_ctrl_c_ends_a_wait_and_closes_the_connection(serving):
         await end
         assert errors.endswith(b"\nKeyboardInterrupt\n")
         assert (view.close_code, process.returncode) == (CloseCode.GOING_AWAY, -signal.SIGINT)
+
+
+UNFINISHED = """
+import sys
+from duck.contrib.websockets.client import connect
+
+class Owner:
+    def __init__(self, url):
+        self.block = connect(url)
+        self.ws = self.block.__enter__()
+
+    def __del__(self):
+        try:
+            self.ws.ping()
+        except RuntimeError as error:
+            print(error)
+        self.block.__exit__(None, None, None)
+
+def messages(url):
+    with connect(url) as ws:
+        ws.send("quack")
+        yield from ws
+
+owner = Owner(sys.argv[1])
+generator = messages(sys.argv[1])
+print(next(generator))
+"""
+
+
+async def test_a_block_that_the_end_of_the_interpreter_leaves_does_not_keep_it(serving):
+    """The thread of the loop is a daemon: nothing would answer to a call."""
+    async with serving(Echo) as server, asyncio.timeout(SECONDS):
+        arguments = "-P", "-c", UNFINISHED, server.addresses[0]
+        process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=asyncio.subprocess.PIPE)
+        try:
+            output, _ = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+        assert (output, process.returncode) == (
+            b"quack\nthe interpreter has ended the thread of the connection: leave its block before\n",
+            0,
+        )
 
 
 def test_greenlets_in_place_of_threads_are_refused(monkeypatch):

@@ -6,6 +6,7 @@ A test in memory has another way to call: see `testing.blocking`.
 """
 
 import asyncio
+import threading
 from collections.abc import AsyncIterable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from inspect import ismethod
@@ -133,7 +134,12 @@ class BlockingConnection(Blocking):
     method as a cancellation ends that of a `ClientConnection`.
     """
 
+    def __init__(self, target: Any, call: Call) -> None:
+        super().__init__(target, call)
+        object.__setattr__(self, "_sources", set())
+
     if TYPE_CHECKING:  # the members of the connection that `__getattr__` finds
+        _sources: set[int]  # the threads that produce the parts of a message
         url: str
         subprotocol: str | None
         extensions: Sequence[Extension]
@@ -153,21 +159,25 @@ class BlockingConnection(Blocking):
 
         def recv(self, timeout: float | None = None) -> str | bytes: ...
         def recv_json(self, timeout: float | None = None) -> Any: ...
-        def send_json(self, data: Any) -> None: ...
         def send_ping(self, data: Data = b"") -> None: ...
         def send_pong(self, data: Data = b"") -> None: ...
-        def send_frame(self, frame: Frame) -> None: ...
         def send_close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None: ...
         def ping(self) -> float: ...
         def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None: ...
         def wait_closed(self) -> int: ...
 
     def send(self, data: Data | Iterable[Data] | AsyncIterable[Data], opcode: int = OpCode.TEXT) -> None:
-        """Sends a message; see `ClientConnection.send`. An iterable produces its parts in the calling thread."""
+        """Sends a message; see `ClientConnection.send`. An iterable produces its parts in the calling thread.
+
+        Raises:
+            RuntimeError: The calling thread produces the parts of another message, which would have to leave before.
+        """
         if isinstance(data, Collection) or not isinstance(data, Iterable):
-            self._call(self._target.send, data, opcode)
+            self._call_outside_a_message(self._target.send, data, opcode)
             return
-        parts = self._call(_Parts, lambda parts: self._target.send(parts, opcode))
+        parts = self._call_outside_a_message(_Parts, lambda parts: self._target.send(parts, opcode))
+        thread = threading.get_ident()
+        self._sources.add(thread)
         try:
             self._call(parts.wanted)
             for part in data:
@@ -176,6 +186,8 @@ class BlockingConnection(Blocking):
         except BaseException:
             self._call(parts.cancel)
             raise
+        finally:
+            self._sources.remove(thread)
 
     def send_text(self, data: str | Iterable[str] | AsyncIterable[str]) -> None:
         """Sends a text message; see `send`."""
@@ -184,6 +196,19 @@ class BlockingConnection(Blocking):
     def send_binary(self, data: Data | Iterable[Data] | AsyncIterable[Data]) -> None:
         """Sends a binary message; see `send`."""
         self.send(data, OpCode.BINARY)
+
+    def send_json(self, data: Any) -> None:
+        """Sends an object as a text message of JSON; see `send`."""
+        self._call_outside_a_message(self._target.send_json, data)
+
+    def send_frame(self, frame: "Frame") -> None:
+        """Sends one frame; see `ClientConnection.send_frame`. Not within the parts of a message."""
+        self._call_outside_a_message(self._target.send_frame, frame)
+
+    def _call_outside_a_message(self, method: Callable[..., Any], *args: Any) -> Any:
+        if threading.get_ident() in self._sources:  # a generator, or a signal handler that has interrupted `send`
+            raise RuntimeError("the parts of a message send another one, which would leave behind it: send it before")
+        return self._call(method, *args)
 
     def recv_stream(self, timeout: float | None = None) -> BlockingMessage:
         """Returns the next message as soon as it begins; see `ClientConnection.recv_stream`."""

@@ -138,7 +138,7 @@ class connect(Connecting[ClientConnection]):
     ) -> None:
         thread, self._thread = self._thread, None
         assert thread is not None
-        if thread.is_of_parent:
+        if thread.is_missing:
             return
         try:
             thread.call(self.__aexit__, kind, error, traceback)

@@ -7,6 +7,7 @@ The loop runs between the calls as well, so that pings are answered and messages
 
 import asyncio
 import os
+import sys
 import threading
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -74,18 +75,20 @@ class LoopThread:
         shared(self._loop).buffer = None  # a closed loop is in a cycle, and is freed by a garbage collection only
 
     @property
-    def is_of_parent(self) -> bool:
-        """Whether the caller is a child process, which has neither the thread nor its connection."""
-        return os.getpid() != self._process
+    def is_missing(self) -> bool:
+        """Whether the thread cannot run: the caller is a child process, or the interpreter ends, which stops daemons."""
+        return os.getpid() != self._process or sys.is_finalizing()
 
     def call(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Calls a method in the loop, and waits for its result. After the end of the loop it runs in a loop of its own.
 
         Raises:
-            RuntimeError: An event loop runs in the calling thread, or the caller is a child process.
+            RuntimeError: An event loop runs in the calling thread, or the thread of this one cannot run.
         """
         check_blocking()
-        if self.is_of_parent:
+        if self.is_missing:
+            if sys.is_finalizing():
+                raise RuntimeError("the interpreter has ended the thread of the connection: leave its block before")
             raise RuntimeError("the connection belongs to the parent process: open another one in this process")
         running = _Running(self._loop, partial(method, *args, **kwargs))
         try:
