@@ -76,7 +76,7 @@ class LoopThread:
 
     @property
     def is_missing(self) -> bool:
-        """Whether the thread cannot run: the caller is a child process, or the interpreter ends, which stops daemons."""
+        """Whether the thread cannot run: in a child process, and at the end of the interpreter, which stops daemons."""
         return os.getpid() != self._process or sys.is_finalizing()
 
     def call(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
