@@ -2,6 +2,7 @@
 
 import asyncio
 import tracemalloc
+from contextlib import suppress
 
 import pytest
 
@@ -55,6 +56,44 @@ async def test_reading_a_whole_message_has_the_limit_of_whole_messages(log):
         with pytest.raises(ConnectionClosed, match="1009 message too big"):
             await ws.recv()
     assert not log()
+
+
+async def test_a_message_above_a_limit_can_be_read_with_a_higher_one():
+    """The parts that the first call had read were lost, without a word."""
+
+    class Twice(WebSocketView):
+        async def on_stream(self, message):
+            for limit in (3, 10):
+                with suppress(PayloadTooBig):
+                    await self.send(await message.read(limit))
+                    return
+            await self.send([part async for part in message])
+
+    async with connect_in_memory(Twice) as ws:
+        for parts in (["abc"], ["abcd"], ["ab", "cd", "ef"], ["abc", "defghijk"]):
+            await ws.send(parts)
+            assert await ws.recv() == "".join(parts)
+
+
+@pytest.mark.in_memory
+async def test_a_discarded_message_returns_no_part_that_an_unfinished_call_has_read():
+    unfinished = []
+
+    class Refusing(WebSocketView):
+        async def on_stream(self, message):
+            try:
+                await self.send(await message.read(1))
+            except PayloadTooBig:
+                unfinished.append(message)
+
+    async with connect_in_memory(Refusing) as ws:
+        ws.send_raw(frame(TEXT, b"ab", False) + frame(CONTINUATION, b"", False))
+        await asyncio.sleep(0)
+        ws.send_raw(frame(CONTINUATION, b"c") + frame(TEXT, b"d"))
+        assert await ws.recv() == "d"
+        (message,) = unfinished
+        with pytest.raises(RuntimeError, match="discarded"):
+            await anext(message)
 
 
 @pytest.mark.in_memory

@@ -108,7 +108,7 @@ class IncomingMessage:
         self._is_over = False  # whether it has been read or discarded
         self._error: Exception | None = None  # raised by any further reading
         self._spent = 0  # decompressed bytes since the last yield to the loop
-        self._read: list[str | bytes] = []  # the parts that a cancelled `read` has gathered
+        self._read: list[str | bytes] = []  # the parts that an unfinished `read` has gathered
         self._waiters: list[Waiter] = []
 
     def __repr__(self) -> str:
@@ -120,7 +120,7 @@ class IncomingMessage:
         return self
 
     async def __anext__(self) -> str | bytes:
-        if self._read:
+        if self._read and self._error is None:
             return self._gathered()
         if self._spent >= _SHARE:
             self._spent = 0
@@ -136,7 +136,9 @@ class IncomingMessage:
         return part
 
     async def read(self, limit: int | None = None) -> str | bytes:
-        """Returns the rest of the message: a str for a text, else bytes. A cancellation loses nothing.
+        """Returns the rest of the message: a str for a text, else bytes.
+
+        Neither a cancellation nor an error loses a part: another call, or an iteration, returns those read so far.
 
         Args:
             limit: Bytes to return at most, of a text in UTF-8; None for MAX_FRAME_SIZE.
@@ -161,10 +163,8 @@ class IncomingMessage:
                 size += _size(part)
                 if limit is not None and size > limit:
                     raise PayloadTooBig("message too big")
-        except asyncio.CancelledError:
+        finally:
             self._read = gathered
-            raise
-        self._read = gathered
         return self._gathered()
 
     def _gathered(self) -> str | bytes:
