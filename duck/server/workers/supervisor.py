@@ -358,7 +358,7 @@ class Supervisor:
 
     async def stats(self) -> Stats:
         """Returns the numbers of the connections of all workers, also of those that have ended."""
-        await asyncio.gather(*(worker.measured() for worker in self._workers))
+        await asyncio.gather(*(worker.measure() for worker in self._workers))
         if self._leaving:  # their last reports may not have been read
             await asyncio.wait([*self._leaving.values()])
         return sum((worker.stats for worker in (*self._workers, *self._leaving)), self._past)

@@ -131,10 +131,9 @@ class WorkerProcess:
         finally:
             self._reported.set()  # there will be no other report
 
-    async def measured(self) -> Stats:
-        """Asks for the numbers of the connections; a worker that is busy or has ended has its last known ones."""
+    async def measure(self) -> None:
+        """Has the worker report its numbers for `stats`. One that is busy or has ended leaves the last known ones."""
         await self._answers(_REPORT_TIMEOUT)
-        return self.stats
 
     async def _answers(self, timeout: float) -> bool:
         """Asks for a report; returns whether it arrives in time, or will never come because the process has ended."""
