@@ -69,17 +69,20 @@ class HttpResponse:
         if not isinstance(self.status, int):
             raise TypeError(f"the status of a response is an int, not {self.status!r}")
         if not 200 <= self.status <= 599:
-            raise ValueError(f"{self.status} is not the status of a final response")
+            raise ValueError(f"{self.status} is not the status of a final response: use one from 200 to 599")
         for name, value in self.headers:
             if not (isinstance(name, str) and isinstance(value, str)):
                 raise TypeError(f"the name and the value of a header field are str, not {name!r}: {value!r}")
             if not _TOKEN.fullmatch(name):
-                raise ValueError(f"{name!r} cannot name a header field")
+                raise ValueError(f"{name!r} cannot name a header field: use a token (RFC 9110, section 5.6.2)")
             if name.lower() in _FRAMING:
-                raise ValueError(f"{name} is set by the server")
+                raise ValueError(f"{name} is set by the server: leave it out")
             if _CONTROL.search(value):
                 raise ValueError(f"control character in {name}: {value!r}")
-            value.encode("latin-1")
+            try:
+                value.encode("latin-1")
+            except UnicodeEncodeError:
+                raise ValueError(f"character beyond Latin-1 in {name}: {value!r}") from None
 
     def to_bytes(self, head_only: bool = False, close: bool = False) -> bytes:
         """The bytes of the response.

@@ -300,7 +300,7 @@ class WebSocketEndpoint:
 
     def _open_protocol(self) -> ConnectionProtocol:
         if self._protocol is None:
-            raise RuntimeError("the connection is not open yet")
+            raise RuntimeError("the connection is not open yet: call this from on_open on")
         return self._protocol
 
     # Tasks

@@ -290,9 +290,11 @@ class Connection:
                     f"a control frame is final and has at most 125 bytes, not {len(payload)}: shorten its payload"
                 )
         else:
-            fragmenting = self.fragmenting
-            if fragmenting is not (opcode == OpCode.CONTINUATION):
-                raise RuntimeError("a fragmented message is not finished" if fragmenting else "no message to continue")
+            continues = opcode == OpCode.CONTINUATION
+            if self.fragmenting and not continues:
+                raise RuntimeError("a fragmented message is not finished: send its other fragments first")
+            if continues and not self.fragmenting:
+                raise RuntimeError("no message to continue: begin one by a TEXT or BINARY frame")
             self._check_text(opcode, payload, fin)
         first = opcode | fin << 7
         if self.deflate is not None and opcode < OpCode.CLOSE:
