@@ -390,6 +390,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         self._phase = Phase.GONE
         if self._alarm != _NEVER:
             self._clock.drop(self._tick, self)
+            self._alarm = _NEVER  # a view may give the connection back, which then needs another one
         # A TLS transport refers to methods of its protocol, in a cycle.
         if hasattr(self, "_transport"):
             del self._transport

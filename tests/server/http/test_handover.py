@@ -399,6 +399,22 @@ async def test_a_view_may_use_the_transport_itself_until_it_ends(connect, ssl, u
         await until(lambda: not count(server))
 
 
+async def test_a_client_that_does_not_read_what_a_view_wrote_itself_is_dropped(connect, until, count):
+    """Also where the time for its request would have ended before."""
+
+    class View(WebSocketView):
+        async def run(self, *_, **__):
+            self.request.transport.write(bytes(20_000_000))
+            self.request.transport.close()
+
+    limits = Limits(head_timeout=0.05, keep_alive_timeout=0.1)
+    async with serve(View, port=0, limits=limits) as server, connect(server) as client:
+        client.writer.transport.pause_reading()
+        client.send(HANDSHAKE)
+        await until(lambda: count(server))
+        await until(lambda: not count(server) and not server._work.protocols)
+
+
 async def test_a_client_may_leave_a_view_that_answers_nothing(connect, ssl, until, count):
     begun, let_go = asyncio.Event(), asyncio.Event()
 
