@@ -251,16 +251,18 @@ async def test_a_receive_loop_that_is_cancelled_ends_the_connection(connect, log
     assert not log()
 
 
-async def test_a_timeout_in_a_receive_loop_closes_with_1001(connect, log):
+async def test_a_timeout_in_a_receive_loop_is_an_error(connect, log):
+    """It may be that of a database."""
+
     class View(Recorder):
         async def _receive_loop(self):
-            while True:
-                await asyncio.wait_for(self.read_frame(), 0.05)
+            async with asyncio.timeout(0.05):
+                await asyncio.Event().wait()
 
     async with connect(View) as session:
-        code, _ = await session.peer.closing()
-        assert code == 1001
-    assert not log()
+        assert await session.peer.closing() == (1011, "internal error")
+    (entry,) = log()
+    assert isinstance(entry.error, TimeoutError)
 
 
 async def test_messages_before_a_breach_reach_a_receive_loop_of_the_views_own(connect):

@@ -82,7 +82,7 @@ class Hooks:
 
     def start_heartbeat(self, loop: Callable[[], Awaitable[None]]) -> None:
         """Runs the view's own heartbeat loop."""
-        self._heartbeat = self._start(self._run(loop), loop, self._owner.context.copy())
+        self._heartbeat = self._start(self._run_hook(partial(self._beat, loop)), loop, self._owner.context.copy())
 
     def call(self, hook: Callable[[], Awaitable[None]]) -> None:
         """Runs a hook concurrently with the handlers, in its own task and context."""
@@ -99,7 +99,7 @@ class Hooks:
 
     def start_receiving(self, loop: Callable[[], Awaitable[None]]) -> None:
         """Runs the view's own receive loop. Its end closes the connection, because no frame is read afterwards."""
-        self._receiving = self._start(self._run(loop), loop, self._owner.context)
+        self._receiving = self._start(self._run_hook(loop), loop, self._owner.context)
         self._receiving.add_done_callback(self._receiving_ended)
 
     def _receiving_ended(self, task: "asyncio.Task[None]") -> None:
@@ -169,18 +169,15 @@ class Hooks:
         self.tasks += (task,)
         return task
 
-    async def _run(self, loop: Callable[[], Awaitable[None]]) -> None:
-        """Runs one of the view's own loops; an error in it ends the connection."""
+    async def _beat(self, loop: Callable[[], Awaitable[None]]) -> None:
+        """The view's own heartbeat loop. A timeout in it is that of a pong, and no error."""
         try:
-            await loop()
+            await stepping.checked(loop())
         except TimeoutError:
             self._owner.close(CloseCode.GOING_AWAY, "no pong")
-        except BaseException as error:
-            if self._raises_on(error):
-                raise
 
     async def _run_hook(self, hook: Callable[[], Awaitable[None]]) -> None:
-        """Runs a hook; an error in it ends the connection."""
+        """Runs a hook, or one of the view's own loops; an error in it ends the connection."""
         try:
             await stepping.checked(hook())
         except BaseException as error:
