@@ -321,11 +321,18 @@ async def test_a_frame_is_sent_as_it_was_at_the_call(connect):
         assert [(await session.peer.frame()).payload for _ in range(3)] == [b"", b"", b"queued"]
 
 
-@pytest.mark.parametrize("payload", [b"\x03", b"\x03\xed", b"\x03\xee", b"\x00\x00why"])
-async def test_an_invalid_close_frame_is_refused(connect, payload):
+@pytest.mark.parametrize(
+    ("payload", "words"),
+    [
+        *((payload, "cannot be sent") for payload in (b"\x03", b"\x03\xed", b"\x03\xee", b"\x00\x00why")),
+        (b"\x03\xe8\xff", "can't decode byte 0xff"),
+        (b"\x03\xe8" + b"x" * 124, "at most 125 bytes, not 126"),
+    ],
+)
+async def test_an_invalid_close_frame_is_refused(connect, payload, words):
     async with connect(Quiet) as session:
         for send in (session.view.send, lambda data, opcode: session.view.send_frame(Frame(opcode, payload=data))):
-            with pytest.raises(ValueError, match="cannot be sent"):
+            with pytest.raises(ValueError, match=words):
                 await send(payload, CLOSE)
         assert await session.peer.settled() == []
 

@@ -268,12 +268,18 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
             self.counters.note(("dropped", "closing"), number)
 
     def close_with(self, payload: bytes) -> None:
-        """`close` with the payload of a close frame; raises the errors of `close`."""
+        """`close` with the payload of a close frame.
+
+        Raises:
+            ValueError: The payload has more than 125 bytes, a code that may not be sent, or a reason that is not UTF-8.
+        """
         code = int(CloseCode.NO_STATUS_RCVD)
+        if len(payload) > 125:
+            raise ValueError(f"a control frame has at most 125 bytes, not {len(payload)}: shorten its payload")
         if payload:
             code = int.from_bytes(payload[:2])
             check_close(code)
-        self.close(code, payload[2:].decode(errors="replace"))
+        self.close(code, payload[2:].decode())
 
     def move_on(self) -> None:
         """Continues the closing of the connection, if it has begun; may be called at any time."""
