@@ -291,7 +291,10 @@ class WebSocketEndpoint:
         await self.on_new_frame(Frame(opcode, payload=payload))
 
     def _frames(self) -> FrameQueue:
-        frames = self._open_protocol().frames
+        protocol = self._open_protocol()
+        frames = protocol.frames
+        if frames is None and self._connection_state is State.CLOSED:  # every hook has ended
+            raise protocol.closed_error()
         if frames is None:
             raise RuntimeError(
                 "messages go to on_receive: override read_frame or _receive_loop to read frames yourself"

@@ -68,8 +68,9 @@ cdef class Worker:
         if self.state == IDLE:
             self._asyncio_future_blocking = True
             return self
-        if self.error is not None:
-            raise self.error
+        error, self.error = self.error, None
+        if error is not None:
+            raise error
         raise StopIteration(self.value)
 
     def send(self, value):
@@ -170,6 +171,7 @@ cdef class Worker:
         self.dispatcher.release(self)
         if self.error is None:
             raise StopIteration
+        self.error = None  # its traceback refers to the frame that has started this worker
         raise error
 
     cdef int fail(self, error) except -1:

@@ -67,8 +67,12 @@ class Decision:
         loop = asyncio.get_running_loop()
         context = copy_context()
         self._task = task = stepping.start_task(loop, self._run(), context)
-        if not task.done():
-            await self._wait(task, loop)
+        try:
+            if not task.done():
+                await self._wait(task, loop)
+        finally:
+            if task.done():
+                self._task = None  # the traceback of its cancellation refers to this object, in a cycle
         if task.cancelled() or self._withdrawn:
             raise HandshakeError(503, "the service is not available")
         refusal, self._refusal = self._refusal, None  # its traceback would refer to this object, in a cycle

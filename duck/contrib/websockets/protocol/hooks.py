@@ -157,6 +157,11 @@ class Hooks:
         finally:  # even where `on_close` raises KeyboardInterrupt
             owner.report_closed(hung)
 
+    def forget(self) -> None:
+        """Releases the ended tasks. The traceback of a cancelled one refers to this object."""
+        self.tasks = ()
+        self._heartbeat = self._receiving = None
+
     @property
     def _patience(self) -> float:
         """Seconds for the hooks."""

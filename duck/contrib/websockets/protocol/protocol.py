@@ -115,11 +115,12 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         self, on_open: Callable[[], Awaitable[None]] | None, heartbeat: Callable[[], Awaitable[None]] | None
     ) -> None:
         """Starts the hooks of a view; the messages that they send at once leave in one write."""
+        pull, self._pull = self._pull, None  # a method of the view, which would keep it alive
         self.cork()
         try:
             if heartbeat is not None:
                 self.hooks.start_heartbeat(heartbeat)
-            if self._pull is None:
+            if pull is None:
                 try:
                     self.consumer.open(on_open)
                 except KeyboardInterrupt:
@@ -128,7 +129,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
                     self.hook_failed(error)
             else:
                 self.consumer.open(None)
-                self.hooks.start_receiving(self._pull)
+                self.hooks.start_receiving(pull)
         finally:
             self.uncork()
 
@@ -471,14 +472,16 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         self.phase = _CLOSED
         if self._closed is not None and not self._closed.done():  # a host may have cancelled it
             self._closed.set_result(None)
-        if not hung and self.frames is None and (self._sender is None or self._sender.is_direct):
+        if not hung and (self._sender is None or self._sender.is_idle):
             # A view still reads the close code and similar facts. Without reference cycles all other objects are freed
             # at once, not by the garbage collector.
             self.heartbeat.forget()
             self.consumer.forget()
             if self._sender is not None:
                 self._sender.forget()
-            self._hooks = self._flow_control = self._sender = None
+            if self._hooks is not None:
+                self._hooks.forget()
+            self._hooks = self._flow_control = self._sender = self.frames = None
             del self.endpoint
 
 

@@ -118,6 +118,11 @@ class Sender:
         return not (self._by_frame or self._stream or self._queue)
 
     @property
+    def is_idle(self) -> bool:
+        """Whether no message is queued or being sent."""
+        return not (self._tasks or self._stream or self._queue)
+
+    @property
     def begun(self) -> int:
         """The number of messages that tasks are sending: streams, and those through the view's own `send_frame`."""
         return len(self._tasks)
