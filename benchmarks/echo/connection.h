@@ -47,7 +47,7 @@ typedef struct {
     uint64_t dialed; /* when, in ns */
     char *head;      /* of the response, while UPGRADING */
     size_t head_size;
-    char accept[ACCEPT_LENGTH + 1]; /* that the server must prove itself with */
+    char accept[ACCEPT_LENGTH + 1]; /* the expected Sec-WebSocket-Accept */
     unsigned control_size;
     uint8_t control[CONTROL];   /* payload of the control frame that is being received */
     uint8_t reply[6 + CONTROL]; /* a control frame to send between two frames */
@@ -120,8 +120,8 @@ static size_t put(conn *c, const uint8_t *data, size_t size) {
 /* Writes all that is due, in as few calls as the ring allows, as far as the socket takes it. */
 static void flush(conn *c) {
     while (c->reply_size || c->written < c->asked) {
-        /* A control frame may stand between two frames, but not in the midst of one, nor of a call that is to be
-         * repeated, which TLS wants with the same bytes. */
+        /* A control frame may leave between two frames, but neither within one nor before a call is repeated, for which
+         * TLS needs the same bytes. */
         bool control = c->reply_done || (c->reply_size && !c->part && !c->wants_output) || c->written == c->asked;
         if (control) {
             size_t wrote = put(c, c->reply + c->reply_done, c->reply_size - c->reply_done);

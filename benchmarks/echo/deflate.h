@@ -1,4 +1,4 @@
-/* zlib, loaded at run time like TLS, to compress the messages that are sent and to decompress those that come back. */
+/* zlib, loaded at run time like TLS: it compresses the messages, and decompresses their echoes. */
 
 #ifndef DEFLATE_H
 #define DEFLATE_H

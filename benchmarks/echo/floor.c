@@ -1,11 +1,11 @@
 /* The floor: a WebSocket echo server that does the least that one can do.
  *
  * One thread and epoll. For each event there is one read, the frames in it are unmasked and turned into replies where
- * they lie, and one write. It takes any client's handshake, answers pings and close frames, and checks nothing else, so
- * what a real server takes longer is its own doing and not the kernel's.
+ * they lie, and one write. It takes any client's handshake, answers pings and close frames, and checks nothing else. The
+ * additional time of a real server is therefore its own, and not the kernel's.
  *
  * A connection owns no memory but its own few fields unless part of a frame is left over, or part of a reply.
- * Messages to any path that begins with /broadcast go to all who are connected there.
+ * A message to a path that begins with /broadcast goes to all connections with such a path.
  *
  * Usage: floor PORT
  */

@@ -3,7 +3,7 @@
  * One thread, one connection, epoll. For each event there is one read, and its messages are compared where they lie; the
  * next ones are masked, each with a fresh mask of the system's random numbers, and leave in one write. It checks the
  * proof of the handshake and every byte that comes, answers pings, and ends connections as RFC 6455 demands: close frame
- * out, close frame in, the end of the stream. So whatever another client takes longer is its own doing and not the
+ * out, close frame in, the end of the stream. The additional time of another client is therefore its own, and not the
  * kernel's.
  *
  *   CONNECTING -> UPGRADING -> OPEN -> CLOSING
@@ -340,7 +340,7 @@ static void parse(int argc, char **argv) {
 
 int main(int argc, char **argv) {
     parse(argc, argv);
-    signal(SIGALRM, on_alarm); /* which interrupts epoll_wait in any case, and other calls for no harm */
+    signal(SIGALRM, on_alarm); /* interrupts epoll_wait in any case; the interruption of another call does no harm */
     prctl(PR_SET_PDEATHSIG, SIGKILL); /* not to outlive the parent process */
     epoll = epoll_create1(EPOLL_CLOEXEC);
     payload = checked(malloc(options.size + 1));

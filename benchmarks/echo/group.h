@@ -4,7 +4,7 @@
  * its number among those of the publisher; and then letters up to its size. Each publisher has one message on its way.
  * Each member checks that it gets each message of each publisher once, and in order unless --any-order is given.
  *
- * Messages other than those, as protocols above WebSocket have them, are passed over.
+ * Other messages, such as those of protocols above WebSocket, are ignored.
  */
 
 enum { WORDS = 30, PROBE_SIZE = 64, LARGE = 48 * 1024, FILLS = 8, NOBODY = 0xffff, PUBLISHERS = 1024 };
@@ -22,7 +22,7 @@ typedef struct {
 } member;
 
 static struct {
-    const char *greeting, *before, *after; /* a first message; what stands before and behind the words of a client */
+    const char *greeting, *before, *after; /* a first message; the envelope of each message */
     int publishers;
     bool any_order;
 } group = {"", "", "", 1, false};
@@ -120,7 +120,7 @@ static void greet(conn *c) {
         send_text(c, group.greeting, strlen(group.greeting));
 }
 
-/* Says that all members are reached, and takes orders: `fill` to publish large messages, and `run` to begin. */
+/* Reports that all members are reached, and takes orders: `fill` to publish large messages, and `run` to begin. */
 static void prepare(void) {
     char order[16];
     for (int i = 0; i < port_count; i++)

@@ -9,8 +9,8 @@
  *
  * Its messages are in ring.h, its connections in connection.h.
  *
- * It prints one line of JSON when it begins to measure, which is after the warm-up, and one with the result. Whatever
- * goes wrong is {"error": ...} and exit status 1.
+ * It prints one line of JSON when it begins to measure, which is after the warm-up, and one with the result. A
+ * failure is {"error": ...} and exit status 1.
  */
 
 #define _GNU_SOURCE
@@ -46,7 +46,7 @@ static uint64_t began, ends, done, began_cpu;
 
 static uint64_t nanoseconds(double seconds) { return (uint64_t)(seconds * 1e9); }
 
-/* Something that began then is done. */
+/* Counts a message or a connection that has begun at that time. */
 static void count_in(uint64_t begun) {
     if (measuring) {
         histogram_add(now - begun);
@@ -54,7 +54,7 @@ static void count_in(uint64_t begun) {
     }
 }
 
-/* Says so, for others to begin to measure as well. */
+/* Begins to measure, and reports it: the caller then begins to measure the server. */
 static void measure_from_now_on(void) {
     puts("{\"measuring\": true}");
     fflush(stdout);
@@ -99,7 +99,7 @@ static void open_all(void (*opens)(conn *), void (*takes)(conn *)) {
     }
 }
 
-/* A reply is there: the next message is asked for, and leaves with others once the whole read was checked. */
+/* Asks for the next message after a reply; it leaves with others once the whole read has been checked. */
 static void on_echo(conn *c) {
     unsigned slot = (unsigned)(c->checked % (unsigned)options.depth);
     if (c->checked == c->asked)
@@ -122,7 +122,7 @@ static void run_echo(void) {
 }
 
 static int *missing;  /* of each message on its way: the receivers that it has not reached */
-static int delivered; /* messages that have reached all since the last were asked for */
+static int delivered; /* messages that have reached all since the last request for others */
 
 static void on_broadcast(conn *c) {
     unsigned slot = (unsigned)(c->checked % (unsigned)options.depth);

@@ -1,5 +1,5 @@
-/* The client side of TLS by the system's OpenSSL, loaded at run time: it needs neither headers nor a link at build time,
- * and who has no libssl can still measure all that is not encrypted. */
+/* The client side of TLS by the system's OpenSSL, loaded at run time. The build needs neither its headers nor the
+ * library, and a machine without libssl can still measure the plain workloads. */
 
 #ifndef TLS_H
 #define TLS_H
