@@ -2,6 +2,7 @@
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
@@ -246,6 +247,26 @@ def test_errors_of_hooks_fail_the_test_where_logging_is_off(monkeypatch):
     with pytest.raises(ZeroDivisionError), connect(Echo) as ws:
         ws.send("fail")
         ws.recv()
+
+
+async def test_an_error_that_equals_another_fails_the_test_as_well():
+    @dataclass
+    class Failure(Exception):
+        code: int
+
+    class Failing(WebSocketView):
+        async def on_receive(self, message, opcode):
+            raise Failure(1)
+
+        async def on_close(self, frame=None):
+            raise Failure(1)
+
+    with pytest.raises(Failure) as caught:  # of `on_close`: it was not raised
+        async with connect(Failing) as ws:
+            await ws.send("x")
+            with pytest.raises(Failure):
+                await ws.recv()
+    assert caught.value is ws.errors[1]
 
 
 async def test_errors_belong_to_their_connection():

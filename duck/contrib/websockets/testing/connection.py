@@ -4,7 +4,7 @@ import asyncio
 import linecache
 import os
 import traceback
-from collections.abc import Awaitable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Coroutine, Iterable, Iterator, Mapping
 from contextvars import copy_context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, Unpack
@@ -222,7 +222,7 @@ class TestConnection(ClientConnection):
         words += [
             f"{type(error).__name__} has ended the task {server.label}.{name}: {error}"
             for name, error in _failed_tasks(view)
-            if error not in self.errors  # one of `create_task`
+            if not _is_among(error, self.errors)  # one of `create_task`
         ]
         return "; ".join(words)
 
@@ -290,7 +290,7 @@ class TestConnection(ClientConnection):
 
     def _raise_error(self, cause: BaseException | None) -> None:
         """Raises the first exception of a hook that the test has not got yet, with its own traceback."""
-        error = next((error for error in self.errors if error not in self._raised), None)
+        error = next((error for error in self.errors if not _is_among(error, self._raised)), None)
         if self._raise_errors and error is not None and error is not cause:
             self._raised.append(error)
             if isinstance(error, asyncio.CancelledError):  # in the test it would look like its own cancellation
@@ -353,6 +353,11 @@ class _Streams(StreamQueue):
 
     async def more(self, waiters: list[Waiter]) -> None:
         await self._in_time(super().more(waiters), "the rest of a message")
+
+
+def _is_among(error: BaseException, errors: Iterable[BaseException]) -> bool:
+    """Whether an error is one of others. Two errors may be equal, as those of a dataclass."""
+    return any(error is other for other in errors)
 
 
 def _whole_url(path: str) -> str:
