@@ -68,6 +68,35 @@ async def test_a_broker_without_an_answer_is_the_logged_reason_for_a_missing_his
     assert "group 'lobby': a joining member gets no history: no answer" in caplog.messages
 
 
+class Ended(Restarted):
+    """A broker whose connection ends while the history is read."""
+
+    def __init__(self):
+        self.positions = [MessageId("one", 0, 2)]
+        self.asked, self.ended = asyncio.Event(), asyncio.Event()
+
+    async def after(self, group, since):
+        self.asked.set()
+        await self.ended.wait()
+        raise BrokerError("closed")
+
+    async def close(self):
+        self.ended.set()
+
+
+@pytest.mark.in_memory
+async def test_members_of_closed_groups_are_told_of_no_gap_and_get_no_message():
+    broker = Ended()
+    rooms = Groups(broker, history=1000)
+    one = Sink()
+    await rooms.join(one, "lobby")
+    broker.handler.interrupted("lobby")
+    await broker.asked.wait()
+    broker.handler.received("lobby", message_at(3))
+    await rooms.close()
+    assert (one.gaps, one.messages) == ([], [])
+
+
 class OlderCopy(Restarted):
     """A broker that takes over with an older copy of the history and a slow clock, after its fourth message."""
 

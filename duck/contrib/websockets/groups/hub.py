@@ -243,6 +243,8 @@ class Hub:
 
     async def close(self) -> None:
         """Ends all memberships, and the connection to the broker."""
+        for group in self.groups.values():
+            group.clear()
         self.groups.clear()
         self.names.clear()
         await self.connection.close()

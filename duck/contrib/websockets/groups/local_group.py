@@ -139,6 +139,11 @@ class LocalGroup:
             del self._numbered[number]
         return self._entries.pop(member, None)
 
+    def clear(self) -> None:
+        """Removes all members."""
+        self.members.clear()
+        self.recovering.clear()
+
     def forget_floors(self, kept: Sequence[Message]) -> None:
         """Forgets the deliveries of messages that an older copy of the server lacks: it may assign their ids again.
 
