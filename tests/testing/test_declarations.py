@@ -14,7 +14,7 @@ WITHOUT = {"create_task", "doing", "open", "read_frame", "run", "safe_close", "s
 
 
 def declarations(kind):
-    """The declared members of a class: the parameters of each method, None for an attribute."""
+    """The declared public members of a class: the parameters of each method, None for an attribute."""
     module = ast.parse(inspect.getsource(inspect.getmodule(kind)))
     (definition,) = (node for node in module.body if isinstance(node, ast.ClassDef) and node.name == kind.__name__)
     (block,) = (node for node in definition.body if isinstance(node, ast.If))
@@ -24,7 +24,7 @@ def declarations(kind):
             members[node.target.id] = None
         else:
             members[node.name] = None if node.decorator_list else [one.arg for one in node.args.args]
-    return members
+    return {name: parameters for name, parameters in members.items() if not name.startswith("_")}
 
 
 @pytest.fixture(scope="module")
