@@ -159,6 +159,27 @@ async def test_a_hook_that_its_server_cancels_fails_the_test_by_an_error():
     assert isinstance(caught.value.__cause__, asyncio.CancelledError)
 
 
+@pytest.mark.parametrize("explicit", [True, False])
+async def test_an_error_of_a_hook_keeps_its_cause(explicit):
+    """It got the `ConnectionClosed` of the test as its context, and lost its cause."""
+
+    class Failing(WebSocketView):
+        async def on_receive(self, message, opcode):
+            try:
+                {}["key"]
+            except KeyError as error:
+                if explicit:
+                    raise ZeroDivisionError from error
+                raise ZeroDivisionError  # noqa: B904
+
+    async with connect(Failing) as ws:
+        await ws.send("x")
+        with pytest.raises(ZeroDivisionError) as caught:
+            await ws.recv()
+    assert (caught.value.__cause__ is not None, caught.value.__suppress_context__) == (explicit, explicit)
+    assert isinstance(caught.value.__context__, KeyError)
+
+
 async def test_a_connect_object_serves_one_block_at_a_time():
     connecting = connect(Stuck)
     async with connecting as ws:

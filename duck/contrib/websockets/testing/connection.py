@@ -289,7 +289,7 @@ class TestConnection(ClientConnection):
         return _PATIENCE if self.timeout is None else min(self.timeout, _PATIENCE)
 
     def _raise_error(self, cause: BaseException | None) -> None:
-        """Raises the first exception of a hook that the test has not got yet, with its own traceback."""
+        """Raises the first exception of a hook that the test has not got yet, with its own traceback and cause."""
         error = next((error for error in self.errors if not _is_among(error, self._raised)), None)
         if self._raise_errors and error is not None and error is not cause:
             self._raised.append(error)
@@ -297,7 +297,11 @@ class TestConnection(ClientConnection):
                 name = self._server.label
                 words = f"a hook of {name} was cancelled, as after CLOSE_TIMEOUT, or has raised CancelledError"
                 raise RuntimeError(words) from error
-            raise error from None
+            context, is_suppressed = error.__context__, error.__suppress_context__
+            try:
+                raise error
+            finally:  # the test reports the context in the hook, not the `ConnectionClosed` at hand
+                error.__context__, error.__suppress_context__ = context, is_suppressed
 
     def _note_errors(self, error: BaseException) -> None:
         for other in self.errors:
