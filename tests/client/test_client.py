@@ -4,6 +4,7 @@ import asyncio
 import gc
 import socket
 import ssl
+from http.cookies import SimpleCookie
 from types import MappingProxyType
 
 import pytest
@@ -255,6 +256,15 @@ async def test_a_cancelled_run_closes_with_1001_and_ends_after_on_close(serving)
         await asyncio.wait([running])
         assert running.cancelled()
         assert client.close_code == CloseCode.GOING_AWAY
+
+
+async def test_the_cookies_of_a_test_client_of_django_are_sent(serving):
+    """`client.cookies` is a SimpleCookie: its values are Morsels, with attributes that only a server sends."""
+    cookies = SimpleCookie({"session": "3f9a", "name": "a b"})
+    cookies["session"]["path"] = "/"
+    async with serving(Echo) as server, connect(url_of(server), cookies=cookies) as ws:
+        await ws.send("headers")
+        assert (await ws.recv_json())["cookie"] == 'session=3f9a; name="a b"'
 
 
 async def test_options_become_header_fields_of_the_request(serving):

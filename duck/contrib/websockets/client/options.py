@@ -3,11 +3,14 @@
 import ssl as tls
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from socket import socket
-from typing import Literal, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from ..compression import Compression
 from ..metrics import Metrics
 from ..sansio.negotiation import ClientOffer
+
+if TYPE_CHECKING:
+    from http.cookies import Morsel
 
 __all__ = ["ATTRIBUTES", "Headers", "Options", "advice_on"]
 
@@ -48,7 +51,7 @@ class Options(TypedDict, total=False):
         headers: Additional header fields of the request, as a mapping or as pairs. For `connect` also a function, or a
             coroutine function, that returns them, and is called for each connection.
         origin: The value of Origin, which some servers require.
-        cookies: A mapping of names to values.
+        cookies: A mapping of names to values, such as a dict or an `http.cookies.SimpleCookie`.
         user_agent: The value of User-Agent; None to omit it.
         ssl: For `wss`, a context; False to accept any certificate.
         server_hostname: The name that the certificate must have, if it differs from the URL's; not after a redirect to
@@ -69,7 +72,7 @@ class Options(TypedDict, total=False):
     extensions: Mapping[str, ClientOffer]
     headers: Headers | Callable[[], Headers | Awaitable[Headers]]
     origin: str | None
-    cookies: Mapping[str, str]
+    cookies: Mapping[str, "str | Morsel[str]"]
     user_agent: str | None
     ssl: tls.SSLContext | bool | None
     server_hostname: str | None

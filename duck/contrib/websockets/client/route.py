@@ -49,10 +49,11 @@ def _cookies(value: Any) -> Any:
         return {}
     if not isinstance(value, Mapping):
         raise TypeError(f"cookies are a mapping of names to values, not {value!r}")
-    for name, content in value.items():
+    cookies = {name: getattr(content, "coded_value", content) for name, content in value.items()}  # of a Morsel
+    for name, content in cookies.items():
         if ";" in f"{name}{content}" or "=" in str(name):
             raise ValueError(f"the cookie {name!r}: {content!r} would be misread: percent-encode ; and =")
-    return value
+    return cookies
 
 
 def _redirects(value: Any) -> Any:
