@@ -11,6 +11,7 @@ import pytest
 
 from duck.contrib.websockets import Frame, OpCode, State, WebSocketView
 from duck.contrib.websockets.client import WebSocketClient
+from duck.contrib.websockets.testing import VirtualTimeLoop
 from duck.contrib.websockets.testing import connect as in_memory
 from duck.http.request import HttpRequest
 
@@ -245,6 +246,64 @@ def test_a_close_of_the_view_is_logged_with_its_reason(caplog):
         assert ws.wait_closed() == 4001
     assert any("/play [WebSocket] [CLOSE] 4001 no token in time" in line for line in caplog.messages)
     assert (ws.view.close_reason, ws.view.state.name) == ("no token in time", "CLOSED")
+
+
+LIMITS = {
+    "1009 message too big (see MAX_FRAME_SIZE, MAX_STREAM_SIZE or max_size)": {"MAX_FRAME_SIZE": 100},
+    "1008 too many messages (see RATE_LIMIT)": {"RATE_LIMIT": 1},
+    "1001 no pong (see PONG_TIMEOUT)": {"PING_INTERVAL": 1, "RECEIVE_TIMEOUT": None},
+    "1001 nothing received for too long (see RECEIVE_TIMEOUT)": {"RECEIVE_TIMEOUT": 5},
+    "1008 too slow to read (see SLOW_CONSUMER)": {"SLOW_CONSUMER": "close"},
+}
+
+
+@pytest.mark.parametrize("end", LIMITS)
+def test_an_end_by_a_limit_is_logged_with_the_name_of_the_setting(caplog, end):
+    """The reason of the frame alone does not tell what to change, nor which of the two ends has the limit."""
+
+    async def answer(self, message, opcode):
+        for _ in range(1000):
+            await self.send(message if self.SLOW_CONSUMER == "close" else b"")
+
+    view = type("Limited", (WebSocketView,), {**LIMITS[end], "on_receive": answer})
+    caplog.set_level("INFO", "duck.contrib.websockets")
+    with in_memory(view, compression=False, timeout=600, loop_factory=VirtualTimeLoop) as ws:
+        ws.stop_reading()
+        for _ in range(3):
+            ws.send("x" * 1000)
+        ws.wait_closed()
+    assert any(line.endswith(f"[CLOSE] {end}") for line in caplog.messages)
+
+
+def test_the_reason_in_the_log_belongs_to_the_code(caplog):
+    """The answer to a breach waits for queued data; a timeout may close the connection before, with its own code."""
+
+    class Flooded(WebSocketView):
+        RATE_LIMIT = 1
+
+        async def on_receive(self, message, opcode):
+            for _ in range(1000):
+                await self.send(message)
+
+    caplog.set_level("INFO", "duck.contrib.websockets")
+    with in_memory(Flooded, compression=False, timeout=600, loop_factory=VirtualTimeLoop) as ws:
+        ws.stop_reading()
+        for _ in range(3):
+            ws.send("x" * 1000)
+        ws.wait_closed()
+    assert any("[CLOSE] 1001 nothing received for too long" in line for line in caplog.messages)
+
+
+def test_the_end_of_a_peer_names_no_setting_of_ours(caplog):
+    class Complaining(WebSocketView):
+        async def on_open(self):
+            await self.send("x" * 101)
+
+    caplog.set_level("INFO", "duck.contrib.websockets")
+    with in_memory(Complaining, max_size=100) as ws:
+        ws.wait_closed()
+    ends = {line.partition(" [WebSocket] [CLOSE] ")[2] for line in caplog.messages if "[CLOSE]" in line}
+    assert ends == {"1009 message too big", "1009 message too big (see MAX_FRAME_SIZE, MAX_STREAM_SIZE or max_size)"}
 
 
 # Names that belong to the connection

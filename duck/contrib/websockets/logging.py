@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "access_logger",
     "cut",
+    "end_of",
     "failures",
     "format_address",
     "get_django_formatted_log",
@@ -42,6 +43,14 @@ if access_logger.level == logging.NOTSET:  # keeps a level that was set before t
 
 failures: ContextVar[list[BaseException] | None] = ContextVar("failures", default=None)
 """Collects the arguments of `log_failure` for the connection of a test, in whose context they occur; else None."""
+
+_SETTINGS = {  # by the reasons of the package's own close frames
+    "message too big": "MAX_FRAME_SIZE, MAX_STREAM_SIZE or max_size",
+    "no pong": "PONG_TIMEOUT",
+    "nothing received for too long": "RECEIVE_TIMEOUT",
+    "too many messages": "RATE_LIMIT",
+    "too slow to read": "SLOW_CONSUMER",
+}
 
 _LONGEST = 200  # characters of a path, a header field or a reason, which may be a page of HTML
 
@@ -110,6 +119,18 @@ def log_event(request: "HttpRequest", event: str, *words: object) -> None:
     """Logs a step of a connection at INFO: `/path [WebSocket] [EVENT] words`."""
     if logger.isEnabledFor(logging.INFO):
         log_message(request, " ".join([f"{cut(request.path)} [WebSocket] [{event}]", *map(str, words)]).rstrip())
+
+
+def end_of(code: int | None, reason: object, is_ours: bool) -> str:
+    """Returns the code and the reason of a connection's end for the log.
+
+    Args:
+        code: The close code.
+        reason: The reason in the close frame, the broken rule, or the error of the network.
+        is_ours: Whether this end has closed the connection; then the setting behind a limit follows.
+    """
+    setting = _SETTINGS.get(str(reason)) if is_ours else None
+    return f"{code} {reason}".rstrip() + (f" (see {setting})" if setting else "")
 
 
 def log_failure(error: BaseException, words: str, *args: object) -> None:

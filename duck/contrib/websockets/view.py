@@ -17,7 +17,7 @@ from .endpoint import WebSocketEndpoint
 from .exceptions import ConnectionClosed, HandshakeError
 from .hosts import upgrade
 from .hosts.decision import Decision
-from .logging import access_logger, label, log_access, log_event, log_failure, log_refusal, logger
+from .logging import access_logger, end_of, label, log_access, log_event, log_failure, log_refusal, logger
 from .metrics import Metrics
 from .opcodes import CloseCode
 from .protocol.stepping import start_task
@@ -470,10 +470,8 @@ class WebSocketView(WebSocketEndpoint, View):
 
     def _connection_lost(self, log: bool) -> None:
         self._connection_state = State.CLOSED
-        if log:
-            connection = self._open_protocol().connection
-            words = connection.failed or connection.close_reason or connection.loss or ""
-            log_event(self.request, "CLOSE", connection.close_code, words)
+        if log and logger.isEnabledFor(logging.INFO):
+            log_event(self.request, "CLOSE", end_of(*self._open_protocol().connection.end))
 
 
 async def _run(view: WebSocketView) -> Any:

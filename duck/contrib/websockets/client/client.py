@@ -17,7 +17,7 @@ from ..compression import PERMESSAGE_DEFLATE, Compression
 from ..definition import Definition
 from ..endpoint import WebSocketEndpoint
 from ..exceptions import ConnectionClosed
-from ..logging import logger, printable
+from ..logging import end_of, logger, printable
 from ..opcodes import CloseCode
 from ..protocol.loop import clock
 from ..protocol.phases import Phase
@@ -297,6 +297,5 @@ class WebSocketClient(WebSocketEndpoint):
     def _connection_lost(self, log: bool) -> None:
         self._connection_state = State.CLOSED
         if log and logger.isEnabledFor(logging.INFO):
-            connection = self._open_protocol().connection
-            words = connection.failed or connection.close_reason or connection.loss or ""
-            logger.info("%s [WebSocket] [CLOSE] %s", self.url, printable(f"{connection.close_code} {words}".rstrip()))
+            end = end_of(*self._open_protocol().connection.end)
+            logger.info("%s [WebSocket] [CLOSE] %s", self.url, printable(end))

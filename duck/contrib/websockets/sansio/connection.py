@@ -161,6 +161,14 @@ class Connection:
         """Whether nothing is left to exchange: the stream may be closed once the outgoing bytes have left."""
         return self.ended or self.incoming is _ANSWERED or self.incoming is _FAILED
 
+    @property
+    def end(self) -> tuple[int | None, object, bool]:
+        """The close code, its reason for the log, and whether we have closed: the arguments of `logging.end_of`."""
+        failed, own = self.failed, self.own_code
+        if own is not None and own != getattr(failed, "close_code", own):
+            failed = None  # it had to wait for queued data, and another end came first
+        return self.close_code, failed or self.close_reason or self.loss or "", own is not None
+
     # Receiving
 
     def receive_parts(self, max_size: int | None) -> None:
