@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import gc
+import io
 import os
 import signal
 import sys
@@ -99,6 +100,24 @@ def test_messages_are_read_part_by_part(served):
             return ws.recv_stream().read()
 
     assert served(talk) == bytes(200_000)
+
+
+def test_a_file_is_read_by_pieces(served):
+    """By lines, a file of random bytes took 80 times as long: each line is two changes of the thread."""
+    reads = []
+
+    class File(io.BytesIO):
+        def read(self, size=-1, /):
+            reads.append(size)
+            return super().read(size)
+
+    def talk(url):
+        with connect(url) as ws:
+            ws.send_binary(File(b"\n" * 100_000))
+            return ws.recv()
+
+    assert served(talk) == b"\n" * 100_000
+    assert reads == [65536] * 3
 
 
 def test_the_calling_thread_produces_the_parts_of_a_message(served):

@@ -1,6 +1,7 @@
 """Messages that are created piece by piece: each piece leaves as a fragment at once."""
 
 import asyncio
+import tempfile
 
 import pytest
 
@@ -76,6 +77,21 @@ async def test_no_parts_are_an_empty_message(connect, kind, parts):
         frames = await fragments(session.peer)
         assert frames[0].opcode == TEXT
         assert not any(frame.payload for frame in frames)
+
+
+@pytest.mark.parametrize("content", [b"\n" * 100_000, bytes(100_000)], ids=["short lines", "one line"])
+async def test_a_file_leaves_by_pieces_rather_than_lines(connect, tmp_path, content):
+    (tmp_path / "file").write_bytes(content)
+    async with connect(Quiet) as session:
+        with (tmp_path / "file").open("rb") as file:
+            await session.view.send_binary(file)
+        assert [len(frame.payload) for frame in await fragments(session.peer)] == [65536, 100_000 - 65536, 0]
+        with tempfile.NamedTemporaryFile("w+", encoding="utf-8") as file:
+            file.write("\u00fc\n" * 40_000)
+            file.seek(0)
+            await session.view.send_text(file)
+        payloads = [frame.payload for frame in await fragments(session.peer)]
+        assert [len(payload.decode()) for payload in payloads] == [65536, 80_000 - 65536, 0]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ..opcodes import CloseCode, OpCode
 from ..protocol.stepping import retrieve
-from ..sansio.payloads import Data
+from ..sansio.payloads import Data, parts_of
 from .loop_thread import Call
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class BlockingConnection(Blocking):
         self._sources.add(thread)
         try:
             self._call(parts.wanted)
-            for part in data:
+            for part in parts_of(data):
                 self._call(parts.put, part)
             self._call(parts.put)
         except BaseException:

@@ -25,7 +25,7 @@ from ..exceptions import ConnectionClosed
 from ..frame import Frame
 from ..opcodes import CloseCode, OpCode
 from ..sansio.connection import Connection
-from ..sansio.payloads import check_text, payload_of
+from ..sansio.payloads import check_text, parts_of, payload_of
 from .interfaces import Settings
 from .loop import in_thread
 from .pending import Pending
@@ -418,7 +418,7 @@ class Sender:
                     await self._send_part(message, _part(part))
             else:
                 assert parts is not None
-                for part in parts:
+                for part in parts_of(parts):
                     await self._send_part(message, _part(part))
             await self._send_part(message, b"", True)
         except BaseException as error:

@@ -1,17 +1,28 @@
 """Payloads: their types, and the rules of close frames (RFC 6455, section 5.5.1) and of text messages (section 8.1)."""
 
 import operator
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable, Iterable, Iterator
 from typing import Any
 
 from .. import codec
 from ..exceptions import ProtocolError
 from ..opcodes import CloseCode
 
-__all__ = ["Data", "check_close", "check_text", "checked_opcode", "close_payload", "parse_close", "payload_of"]
+__all__ = [
+    "Data",
+    "check_close",
+    "check_text",
+    "checked_opcode",
+    "close_payload",
+    "parse_close",
+    "parts_of",
+    "payload_of",
+]
 
 Data = str | bytes | bytearray | memoryview
 """The data of a message to send, or of one of its fragments."""
+
+_PIECE = 1 << 16  # bytes or characters of a file
 
 # The codes of RFC 6455 and its registry that a close frame may contain. Those from 3000 to 4999 belong to libraries and
 # applications.
@@ -82,6 +93,16 @@ def payload_of(data: Any) -> bytes | None:
             return None
         kind = type(data).__name__
         raise TypeError(f"a message is str, bytes-like or an iterable of them, not {kind}") from None
+
+
+def parts_of(data: Iterable[Any]) -> Iterable[Any]:
+    """Returns the parts of a message; those of an open file are pieces, because its lines have any length."""
+    return _pieces(data) if hasattr(data, "readline") else data
+
+
+def _pieces(file: Any) -> Iterator[Any]:
+    while piece := file.read(_PIECE):
+        yield piece
 
 
 def checked_opcode(opcode: Any) -> int:
