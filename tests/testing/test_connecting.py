@@ -68,6 +68,16 @@ async def echo(scope, receive, send):
         await send({"type": "websocket.send", "text": event["text"]})
 
 
+class EchoClass:
+    """The same as a class, as Starlette's endpoints are."""
+
+    def __init__(self, *arguments):
+        self.arguments = arguments
+
+    def __await__(self):
+        return echo(*self.arguments).__await__()
+
+
 async def test_messages_pass_on_any_loop():
     async with connect(Echo, "/a?b", subprotocols=["chat"], headers={"X-A": "b"}) as ws:
         for message in ("hello", "x" * 300_000, ""):
@@ -389,9 +399,10 @@ async def test_a_client_may_stop_reading():
 
 @pytest.mark.in_memory
 async def test_an_asgi_application_is_tested_as_a_view_is():
-    async with connect(echo, subprotocols=["a", "b"], scope={"user": "duck"}) as ws:
-        await ws.send("hello")
-        assert (await ws.recv(), ws.subprotocol, ws.response_headers["x-a"]) == ("hello", "a", "b")
+    for application in echo, EchoClass:
+        async with connect(application, subprotocols=["a", "b"], scope={"user": "duck"}) as ws:
+            await ws.send("hello")
+            assert (await ws.recv(), ws.subprotocol, ws.response_headers["x-a"]) == ("hello", "a", "b")
     refusal = await connect(echo, "/deny").refusal()
     assert (refusal.status, refusal.headers["x-a"], refusal.body) == (451, "b", b"no")
     assert (await connect(echo, "/silent").refusal()).status == 500

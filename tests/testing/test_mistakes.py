@@ -8,6 +8,7 @@ import pytest
 from duck.contrib.websockets import WebSocketView
 from duck.contrib.websockets.testing import connect
 from duck.urls import path
+from duck.views import View
 
 from ..support.views import Echo
 
@@ -16,6 +17,7 @@ from ..support.views import Echo
     ("application", "path", "words"),
     [
         ("x", "/", "neither a view class"),
+        (View, "/", "^View is a view of pages: give a WebSocketView$"),
         ([Echo], "/", "is not a route"),
         ([path("/any", Echo), path("/", Echo.as_asgi())], "/any", "'/' is an ASGI application: give the view class"),
         (Echo, "chat", "write '/chat'"),

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from inspect import signature
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeGuard
 
 from duck.http.request import HttpRequest
+from duck.views import View
 
 from ..compression import DEFAULT_NEGOTIATORS
 from ..exceptions import ConnectionClosed, HandshakeError
@@ -42,6 +43,28 @@ def _takes_three(function: Callable[..., Any]) -> bool:
     return True
 
 
+def _is_view_class(value: object) -> TypeGuard[type[WebSocketView]]:
+    return isinstance(value, type) and issubclass(value, WebSocketView)
+
+
+def _check(application: Any) -> None:
+    """Raises a TypeError for an application that cannot be tested."""
+    if isinstance(application, str) or not (callable(application) or isinstance(application, Sequence)):
+        raise TypeError(f"{application!r} is neither a view class, nor a list of routes, nor an ASGI application")
+    if isinstance(application, Sequence):
+        for route in application:
+            if not hasattr(route, "match"):
+                raise TypeError(f"{route!r} is not a route: write one such as path('/', View) of duck.urls")
+            if isinstance(route["handler"], asgi.Application):
+                raise TypeError(f"the handler of {route['url']!r} is an ASGI application: give the view class itself")
+    elif not isinstance(application, type):
+        if not _takes_three(application):
+            words = "is no ASGI application: it cannot be called with scope, receive and send"
+            raise TypeError(f"{application!r} {words}")
+    elif issubclass(application, View) and not issubclass(application, WebSocketView):
+        raise TypeError(f"{application.__name__} is a view of pages: give a WebSocketView")
+
+
 class Server(asyncio.Protocol):
     """Serves one connection.
 
@@ -66,17 +89,8 @@ class Server(asyncio.Protocol):
         scope: Mapping[str, Any] | None,
         server: Any,
     ) -> None:
-        if isinstance(application, str) or not (callable(application) or isinstance(application, Sequence)):
-            raise TypeError(f"{application!r} is neither a view class, nor a list of routes, nor an ASGI application")
-        if callable(application) and not isinstance(application, type) and not _takes_three(application):
-            words = "is no ASGI application: it cannot be called with scope, receive and send"
-            raise TypeError(f"{application!r} {words}")
-        for route in application if isinstance(application, Sequence) else ():
-            if not hasattr(route, "match"):
-                raise TypeError(f"{route!r} is not a route: write one such as path('/', View) of duck.urls")
-            if isinstance(route["handler"], asgi.Application):
-                raise TypeError(f"the handler of {route['url']!r} is an ASGI application: give the view class itself")
-        is_asgi = not isinstance(application, type | Sequence)
+        _check(application)
+        is_asgi = not (_is_view_class(application) or isinstance(application, Sequence))
         if scope and not is_asgi:
             raise TypeError("scope is of an ASGI application: write connect(View.as_asgi(), scope=...)")
         if kwargs and is_asgi:
@@ -134,7 +148,7 @@ class Server(asyncio.Protocol):
         parsed = UpgradeHead(head)
         request = self._request(parsed, content)
         application = self._application
-        if isinstance(application, type) and issubclass(application, WebSocketView):
+        if _is_view_class(application):
             self._start(application, request, {})
         elif isinstance(application, Sequence):
             for pattern in application:
@@ -161,7 +175,7 @@ class Server(asyncio.Protocol):
         )
 
     def _start(self, view_class: Any, request: HttpRequest, found: Mapping[str, Any]) -> None:
-        if not (isinstance(view_class, type) and issubclass(view_class, WebSocketView)):
+        if not _is_view_class(view_class):
             upgrade.refuse(request, HandshakeError(426, "this endpoint does not serve WebSockets"))
             return
         self.label = view_class.__name__
