@@ -116,6 +116,24 @@ async def test_an_application_learns_that_its_client_left_before_the_answer(serv
     assert [event["type"] for event in events] == ["websocket.connect", "websocket.disconnect"]
 
 
+async def test_an_application_that_goes_on_to_receive_after_the_end_does_not_stop_the_loop(serving_asgi, dial, until):
+    turns = []  # of other callbacks of the loop, while the application receives
+
+    async def app(scope, receive, send):
+        await receive()
+        await send(ACCEPT)
+        for _ in range(9):
+            assert (await receive())["type"] == "websocket.disconnect"
+            asyncio.get_running_loop().call_soon(turns.append, len(turns))
+        assert turns
+
+    async with serving_asgi(app) as server, dial(server) as peer:
+        await peer.head()
+        peer.leave()
+        await until(lambda: not server.state.tasks)
+    assert turns == list(range(9))
+
+
 async def test_messages_before_the_end_are_still_received(serving_asgi, dial, until):
     go_on = asyncio.Event()
     events = []

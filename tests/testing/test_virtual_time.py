@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from duck.contrib.websockets import WebSocketView
-from duck.contrib.websockets.testing import VirtualTimeLoop, connect
+from duck.contrib.websockets.testing import VirtualTimeLoop, connect, virtual_time
 from duck.server import serve
 
 from ..support.views import Echo
@@ -47,6 +47,30 @@ async def test_hours_take_no_time():
         with pytest.raises(TimeoutError, match=r"timeout after 40 seconds, waiting for a message: .*no hook of Ticker"):
             await ws.recv(timeout=40)
     assert time.monotonic() - start < 60
+
+
+def test_a_timeout_ends_the_test_of_a_view_that_polls_without_end(monkeypatch):
+    monkeypatch.setattr(virtual_time, "_MOST_BUSY", 0.01)
+
+    class Polling(WebSocketView):
+        async def on_receive(self, message, opcode):
+            while True:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+
+    with connect(Polling, timeout=0.05, loop_factory=VirtualTimeLoop) as ws:
+        ws.send("")
+        with pytest.raises(TimeoutError, match=r"Polling\.on_receive is at line"):
+            ws.recv()
+
+
+def test_a_busy_loop_stands_still_for_a_while():
+    async def scenario():
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        assert asyncio.get_running_loop().time() == 0
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(scenario())
 
 
 def test_years_take_no_time():

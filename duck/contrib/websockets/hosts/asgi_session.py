@@ -162,6 +162,7 @@ class Session:
     __slots__ = (
         "_connect",
         "_disconnect",
+        "_has_told",
         "_host",
         "_protocol",
         "inbox",
@@ -176,6 +177,7 @@ class Session:
         self.stage = _CONNECTING
         self._connect = True  # whether `websocket.connect` has not been received yet
         self._disconnect: Event | None = None  # the event after the last message
+        self._has_told = False  # whether the application has received it
         self._protocol: SessionProtocol | None = None
 
     # For the application
@@ -189,6 +191,9 @@ class Session:
             message = await self.inbox.next()
         except ConnectionClosed:
             assert self._disconnect is not None
+            if self._has_told:  # an application that ignores the event must not stop the loop
+                await asyncio.sleep(0)
+            self._has_told = True
             return dict(self._disconnect)
         return {"type": "websocket.receive", "text" if isinstance(message, str) else "bytes": message}
 

@@ -2,6 +2,7 @@
 
 nothing is ready -- only timers are left ------------------> the clock jumps to the next timer
                  -- a socket or a thread is pending -------> the loop waits, and the clock runs
+something is always ready, for seconds --------------------> the clock runs, so that timeouts end the test
 """
 
 import asyncio
@@ -14,6 +15,8 @@ __all__ = ["VirtualTimeLoop"]
 
 Ts = TypeVarTuple("Ts")
 
+_MOST_BUSY = 5.0  # seconds of a loop that never waits, such as one in which a task polls by `sleep(0)`
+
 
 class _Selector(selectors.DefaultSelector):
     """A selector that advances a virtual clock instead of waiting for a timer.
@@ -24,6 +27,7 @@ class _Selector(selectors.DefaultSelector):
     """
 
     _counted = 0.0  # the real time up to which the clock has followed
+    _busy_since: float | None = None  # the real time since which the loop has not waited
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,6 +37,7 @@ class _Selector(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         events = super().select(0)
         if not events and (timeout is None or timeout > 0):
+            self._busy_since = None
             # The loop's own socket, by which threads and signals wake it, is always registered.
             if timeout is None or self.jobs or len(self.get_map()) > 1:
                 if not self.jobs:
@@ -41,9 +46,19 @@ class _Selector(selectors.DefaultSelector):
                 self._follow()
             else:
                 self.now += timeout
-        elif self.jobs:  # their time also passes while the loop is busy
+        elif self.jobs or self._is_endless():  # their time also passes while the loop is busy
             self._follow()
         return events
+
+    def _is_endless(self) -> bool:
+        """Whether the loop has been busy for so long that only a timeout may end it."""
+        now = time.monotonic()
+        if self._busy_since is None:
+            self._busy_since = now
+        if now - self._busy_since > _MOST_BUSY:
+            return True
+        self._counted = now
+        return False
 
     def _follow(self) -> None:
         """Adds the real time that has not been counted yet."""
@@ -72,7 +87,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     `asyncio.sleep`, `asyncio.timeout`, the heartbeat and the timeouts of connections follow `loop.time()`, which starts
     at 0 and stands still while code runs. Times of `time.monotonic` and `time.time` remain real. While a socket is open
-    or a job runs in `run_in_executor`, the loop waits as any other, because it cannot know how long they take.
+    or a job runs in `run_in_executor`, the loop waits as any other, because it cannot know how long they take. In
+    a loop that is busy for 5 seconds, the clock runs as well, so that a task which polls without end has its timeout.
     """
 
     def __init__(self) -> None:
