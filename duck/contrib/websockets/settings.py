@@ -4,7 +4,6 @@ One table serves the checks and the documentation. A new setting needs a row her
 """
 
 import math
-import re
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ from .compression import Compression
 from .metrics import Metrics
 from .protocol.slow_consumer import SLOW_CONSUMER_POLICIES
 from .sansio.handshake import MAGIC_STRING
-from .sansio.negotiation import TOKEN, ClientOffer
+from .sansio.negotiation import ClientOffer, is_token
 from .sansio.origins import allowed_origins, checked_names
 
 __all__ = ["BY_NAME", "CHANGEABLE", "SETTINGS", "Setting", "markdown_table"]
@@ -90,7 +89,7 @@ def _policy(value: Any) -> None:
 
 def _subprotocols(value: Any) -> None:
     for name in checked_names(value, "subprotocols", "chat"):
-        if re.fullmatch(TOKEN, name) is None:
+        if not is_token(name):
             raise ValueError(f"has {name!r}, which no client can offer: a subprotocol is a token, such as 'chat.v2'")
 
 
@@ -108,7 +107,7 @@ def _extensions(value: Any) -> None:
     if not isinstance(value, Mapping):
         raise TypeError(f"is a dict of names and functions, such as {{'x-name': negotiate}}, not {value!r}")
     for name, negotiator in value.items():
-        if not isinstance(name, str) or re.fullmatch(TOKEN, name) is None:
+        if not (isinstance(name, str) and is_token(name)):
             raise ValueError(f"has {name!r}, which cannot name an extension: a name is a token, such as 'x-name'")
         if not callable(negotiator):
             raise TypeError(f"has {negotiator!r} for {name!r}: give a function that takes the parameters of an offer")

@@ -11,10 +11,11 @@ from urllib.parse import unquote
 
 from ..sansio.handshake import offered_subprotocols
 from ..sansio.host import check_host, split_absolute, with_host_of
+from ..sansio.negotiation import TOKEN
 
 __all__ = ["UpgradeHead", "header_lines"]
 
-_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
+_NAME = re.compile(TOKEN.encode())
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 

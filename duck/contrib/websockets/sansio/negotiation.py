@@ -47,7 +47,7 @@ class ClientOffer(NamedTuple):
     accept: Negotiator
 
 
-TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # RFC 9110, section 5.6.2
 _TOKEN = re.compile(TOKEN)
 _NAME = re.compile(rf"[ \t]*({TOKEN})[ \t]*")
 _PARAMETER = re.compile(rf';[ \t]*({TOKEN})[ \t]*(?:=[ \t]*(?:({TOKEN})|"((?:[^"\\]|\\.)*+)")[ \t]*)?', re.DOTALL)
