@@ -144,6 +144,35 @@ def test_the_calling_thread_produces_the_parts_of_a_message(served):
     assert served(talk)
 
 
+def test_an_asynchronous_iterable_runs_in_the_loop_of_the_connection(served):
+    def talk(url):
+        async def parts():
+            for part in ("in ", "parts"):
+                await asyncio.sleep(0)
+                yield part
+
+        with connect(url) as ws:
+            ws.send(parts())
+            return ws.recv()
+
+    assert served(talk) == "in parts"
+
+
+def test_a_method_that_would_stop_a_running_loop_is_refused(served):
+    def talk(url):
+        with connect(url) as ws:
+
+            async def misuse():
+                ws.send("x")
+
+            with pytest.raises(RuntimeError, match="this method blocks, and an event loop runs in this thread"):
+                asyncio.run(misuse())
+            ws.send("y")
+            return ws.recv()
+
+    assert served(talk) == "y"
+
+
 @pytest.mark.parametrize(
     "send",
     [
