@@ -28,7 +28,7 @@ from duck.contrib.websockets.logging import cut, log_access
 from duck.contrib.websockets.metrics import Metrics
 from duck.contrib.websockets.protocol.lingering import Lingering
 from duck.contrib.websockets.protocol.loop import receive_buffer, shared
-from duck.contrib.websockets.protocol.transports import close_transport
+from duck.contrib.websockets.protocol.transports import NO_BACKLOG, backlog, close_transport
 from duck.http.request import ClientAddress, HttpRequest
 from duck.http.response import HttpResponse
 
@@ -152,7 +152,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
         self._tick = 0
         self.admitted = self.secure = self._lost = self._spared = self._writing_paused = False
         self._answered = False
-        self._unsent = 0
+        self._unsent = NO_BACKLOG
 
     # Calls of the transport.
 
@@ -340,7 +340,7 @@ class HttpProtocol(asyncio.BufferedProtocol):
             return
         close = not keep_alive or self._server.closing
         self._answered = True
-        self._unsent = 0
+        self._unsent = NO_BACKLOG
         self._transport.write(response.to_bytes(head_only=request.method == "HEAD", close=close))
         log_access(request, response.status, 0 if request.method == "HEAD" else len(response.content))
         if close:
@@ -420,12 +420,11 @@ class HttpProtocol(asyncio.BufferedProtocol):
         self._tick = self._clock.set(self._loop, self._alarm, self)
 
     def _expire(self) -> None:
-        unsent = self._transport.get_write_buffer_size()
-        if unsent and (not self._unsent or unsent < self._unsent):
-            # The client reads, but slowly.
-            self._unsent = unsent
+        before, self._unsent = self._unsent, backlog(self._transport)
+        if self._unsent.has_moved(before) or (self._unsent.size and not before.size):
+            # The client reads, but slowly. The transport below TLS reports no bytes between two of its writes.
             self._set_deadline(self._server.limits.keep_alive_timeout)
-        elif unsent:
+        elif self._unsent.size:
             self._transport.abort()
         elif self._phase is Phase.READING and self._reader.in_request:
             timeout = self._server.limits.head_timeout

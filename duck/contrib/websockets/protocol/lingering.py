@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 
 from .loop import clock, receive_buffer
-from .transports import abort_transport, close_transport, end_stream
+from .transports import NO_BACKLOG, abort_transport, backlog, close_transport, end_stream
 
 __all__ = ["LINGER_TIMEOUT", "Lingering"]
 
@@ -22,7 +22,8 @@ class Lingering(asyncio.BufferedProtocol):
     Args:
         transport: The transport, after the write of its last bytes.
         timeout: Seconds until the transport is aborted if the peer does not end its side.
-        patience: Seconds in place of `timeout` while written bytes wait; renewed whenever the peer reads some.
+        patience: Seconds in place of `timeout` once the peer has received some of the bytes that wait for it, while
+            others wait; renewed whenever it receives some.
         lost: Called with the argument of `connection_lost`.
 
     Attributes:
@@ -40,6 +41,7 @@ class Lingering(asyncio.BufferedProtocol):
         "_patience",
         "_quiet",
         "_tick",
+        "_timeout",
         "_transport",
         "_unsent",
     )
@@ -55,10 +57,11 @@ class Lingering(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._buffer = receive_buffer(self._loop)
         self._transport = transport
+        self._timeout = timeout
         self._patience = timeout if patience is None else patience
         self._lost: tuple[Callable[[Exception | None], object], ...] = () if lost is None else (lost,)
         self._quiet = True
-        self._unsent = transport.get_write_buffer_size()
+        self._unsent = backlog(transport) if transport.get_write_buffer_size() else NO_BACKLOG
         self._half_close = transport.can_write_eof()
         self._deadline = self._loop.time() + timeout
         transport.set_protocol(self)
@@ -82,13 +85,14 @@ class Lingering(asyncio.BufferedProtocol):
     def wake(self) -> None:
         """Checks whether the peer has made progress; called by the clock."""
         now = self._loop.time()
-        before, self._unsent = self._unsent, self._transport.get_write_buffer_size()
-        if 0 < self._unsent < before:
-            self._deadline = now + self._patience
+        before, self._unsent = self._unsent, backlog(self._transport)
+        if self._unsent.has_moved(before):
+            # Without waiting bytes as well: between two writes of the transport below TLS, none are reported.
+            self._deadline = now + (self._patience if self._unsent.size else self._timeout)
         if now >= self._deadline:
             self.abort()
             return
-        if not self._half_close and self._quiet and not self._unsent:
+        if not self._half_close and self._quiet and not self._unsent.size:
             close_transport(self._transport)
         self._quiet = True
         left = self._deadline - now
