@@ -1,20 +1,20 @@
 """A tunnel through an HTTP proxy, by CONNECT (RFC 9110, section 9.3.6).
 
-The library python-socks takes the first segment of TCP for the whole answer.
+The library python-socks, which speaks SOCKS here, takes the first segment of TCP for the whole answer.
 """
 
 import asyncio
-import re
 import socket
 
 from ..credentials import basic_authorization
+from ..exceptions import InvalidHandshake
+from ..sansio.handshake import reason_phrase
+from ..sansio.response import Response
 
 __all__ = ["open_tunnel"]
 
 _MOST_HEAD = 65536  # bytes
-_LONGEST_END = 4  # bytes of an empty line and the end of the line before
-_END = re.compile(rb"\r?\n\r?\n")
-_STATUS_LINE = re.compile(rb"HTTP/1\.[01] +(\d{3}(?: [^\r\n]*)?)\r?\n")
+_END = b"\r\n\r\n"
 
 
 async def open_tunnel(sock: socket.socket, host: str, port: int, credentials: tuple[str, str] | None) -> None:
@@ -30,28 +30,18 @@ async def open_tunnel(sock: socket.socket, host: str, port: int, credentials: tu
     """
     loop = asyncio.get_running_loop()
     await loop.sock_sendall(sock, _request(host, port, credentials))
-    received = bytearray()
-    while True:
-        searched = max(len(received) - _LONGEST_END, 0)
-        data = await loop.sock_recv(sock, _MOST_HEAD)
-        if not data:
-            raise OSError("it ended the connection" + (" in the middle of its answer" if received else ""))
-        received += data
-        while end := _END.search(received, searched):
-            answer = _STATUS_LINE.match(received)
-            if answer is None:
-                raise OSError(f"its answer is not HTTP/1.1: {bytes(received[: end.start()])!r}")
-            status = answer[1].decode("latin-1")
-            if status[0] == "2":
-                if len(received) > end.end():
-                    raise OSError("it sent data behind its answer, before the request of the client")
-                return
-            if status[0] != "1":
-                raise OSError(status)
-            del received[: end.end()]  # an interim response
-            searched = 0
-        if len(received) >= _MOST_HEAD:
-            raise OSError(f"its answer is over {_MOST_HEAD} bytes")
+    status = 100
+    rest = b""
+    while status < 200:  # interim responses precede the answer
+        head, rest = await _receive_head(loop, sock, rest)
+        try:
+            status = Response(head).status
+        except InvalidHandshake as error:
+            raise OSError(str(error)) from None
+    if status >= 300:
+        raise OSError(f"{status} {reason_phrase(status)}".rstrip())
+    if rest:
+        raise OSError("it sent data behind its answer, before the request of the client")
 
 
 def _request(host: str, port: int, credentials: tuple[str, str] | None) -> bytes:
@@ -60,3 +50,19 @@ def _request(host: str, port: int, credentials: tuple[str, str] | None) -> bytes
     if credentials is not None:
         lines += f"Proxy-Authorization: {basic_authorization(*credentials)}\r\n"
     return f"{lines}\r\n".encode("ascii")
+
+
+async def _receive_head(loop: asyncio.AbstractEventLoop, sock: socket.socket, early: bytes) -> tuple[bytes, bytes]:
+    """Returns the head of a response, and the bytes behind it."""
+    received = bytearray(early)
+    searched = 0
+    while (end := received.find(_END, searched)) < 0:
+        if len(received) >= _MOST_HEAD:
+            raise OSError(f"its answer is over {_MOST_HEAD} bytes")
+        searched = max(len(received) - len(_END), 0)
+        data = await loop.sock_recv(sock, _MOST_HEAD)
+        if not data:
+            raise OSError("it ended the connection" + (" in the middle of its answer" if received else ""))
+        received += data
+    end += len(_END)
+    return bytes(received[:end]), bytes(received[end:])
