@@ -8,7 +8,6 @@ import socket
 
 from ..credentials import basic_authorization
 from ..exceptions import InvalidHandshake
-from ..sansio.handshake import reason_phrase
 from ..sansio.response import Response
 
 __all__ = ["open_tunnel"]
@@ -31,7 +30,7 @@ async def open_tunnel(sock: socket.socket, host: str, port: int, credentials: tu
     loop = asyncio.get_running_loop()
     await loop.sock_sendall(sock, _request(host, port, credentials))
     status = 100
-    rest = b""
+    head = rest = b""
     while status < 200:  # interim responses precede the answer
         head, rest = await _receive_head(loop, sock, rest)
         try:
@@ -39,7 +38,7 @@ async def open_tunnel(sock: socket.socket, host: str, port: int, credentials: tu
         except InvalidHandshake as error:
             raise OSError(str(error)) from None
     if status >= 300:
-        raise OSError(f"{status} {reason_phrase(status)}".rstrip())
+        raise OSError(head.partition(b"\r\n")[0].partition(b" ")[2].decode("latin-1"))  # with the reason of the proxy
     if rest:
         raise OSError("it sent data behind its answer, before the request of the client")
 
