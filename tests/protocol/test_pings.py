@@ -87,6 +87,24 @@ async def test_the_end_of_the_connection_ends_the_wait(connect, end):
             await view.ping()
 
 
+async def test_each_wait_ends_with_an_error_of_its_own():
+    """A shared one had the traceback of the last task that it was raised in."""
+
+    async def parts():
+        yield "no other message leaves before the end of this one"
+        await asyncio.Event().wait()
+
+    async with testing.connect(Measuring) as ws:
+        ws.stop_reading()  # no pong arrives
+        sending = [asyncio.ensure_future(ws.send(data)) for data in (parts(), "a", "b")]
+        pinging = [asyncio.ensure_future(ws.ping()) for _ in range(2)]
+        await asyncio.sleep(0)
+        ws.drop()
+        errors = await asyncio.gather(*sending, *pinging, return_exceptions=True)
+    assert [type(error) for error in errors] == [ConnectionClosed] * 5
+    assert len({*map(id, errors)}) == 5
+
+
 async def test_a_ping_before_the_connection_is_open():
     class Early(WebSocketView):
         async def on_handshake(self, handshake):

@@ -281,6 +281,10 @@ def _frame(opcode: int, payload: bytes) -> bytes:
     return codec.serialize(codec.FIN | opcode, payload, _MASK)
 
 
+def _no_pings() -> RuntimeError:
+    return RuntimeError("messages of ASGI have no pings: the server sends its own")
+
+
 class Bridge:
     """Converts between the events of one ASGI connection and the bytes of a view's transport.
 
@@ -476,7 +480,7 @@ class Bridge:
                 yield {"type": "websocket.close", "code": int(code), "reason": reason}
             elif opcode == _PING:
                 self._warn("a ping is not sent")
-                protocol.heartbeat.fail(RuntimeError("messages of ASGI have no pings: the server sends its own"))
+                protocol.heartbeat.fail(_no_pings)
                 self._loop.call_soon(self._deliver, _frame(OpCode.PONG, payload))
         if protocol.writer.fragmenting:
             self._warn("a message is gathered from its fragments before it is sent")

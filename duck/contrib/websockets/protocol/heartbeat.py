@@ -174,11 +174,11 @@ class Heartbeat:
                 self.latency = (now - sent) / 1e9
                 outcome.set_result(self.latency)
 
-    def fail(self, error: Exception) -> None:
-        """Ends the waits for pongs of the application's pings with an error."""
+    def fail(self, new_error: Callable[[], Exception]) -> None:
+        """Ends the waits for pongs of the application's pings, each with an error of its own, as its traceback is."""
         for outcome in (self.awaited_pings or {}).values():
             if not outcome.done():
-                outcome.set_exception(error)
+                outcome.set_exception(new_error())
                 outcome.exception()  # marks it as retrieved: asyncio does not log it if the caller was cancelled
 
     def _wait(self, now: float, seconds: float) -> None:

@@ -191,7 +191,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         self.direct_out = False
         self.heartbeat.stop()
         if self.heartbeat.awaited_pings:
-            self.heartbeat.fail(self.closed_error())
+            self.heartbeat.fail(self.closed_error)
         if self._closing is not None:
             self._closing.stop()
             self._closing = None
@@ -202,7 +202,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         if self._waiters:
             self._wake_waiters()
         if self._sender is not None:
-            self._sender.lost(self.closed_error())
+            self._sender.lost()
         if self.frames is not None:
             self.frames.inbox.end()
         if self.queue is not None:

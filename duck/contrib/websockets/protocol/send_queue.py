@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable
 from contextvars import Context, copy_context
 from typing import Protocol
 
@@ -131,10 +131,10 @@ class SendQueue:
         """Removes and returns the first message."""
         return self._messages.popleft()
 
-    def drop(self, error: ConnectionClosed) -> None:
-        """Ends all queued messages with an error."""
+    def drop(self, new_error: Callable[[], ConnectionClosed]) -> None:
+        """Ends all queued messages, each with an error of its own, as its traceback is."""
         for message in self._messages:
-            message.settle(error)
+            message.settle(new_error())
         self._messages.clear()
         self.waiting = 0
 

@@ -171,9 +171,9 @@ class Sender:
             self._deadline = owner.loop.call_later(owner.close_timeout, self._close)
         self._queue.advance()
 
-    def lost(self, error: ConnectionClosed) -> None:
-        """Ends the queued messages and the streams under way with an error."""
-        self._drop_queue(error)
+    def lost(self) -> None:
+        """Ends the queued messages and the streams under way with `ConnectionClosed`."""
+        self._drop_queue()
         self._closings.clear()
         if self._deadline is not None:
             self._deadline.cancel()
@@ -252,13 +252,13 @@ class Sender:
         closings, self._closings = self._closings, []
         for close in closings:
             close()
-        self._drop_queue(self._owner.closed_error())
+        self._drop_queue()
 
-    def _drop_queue(self, error: ConnectionClosed) -> None:
+    def _drop_queue(self) -> None:
         if self._job is not None:
             self._job.cancel()
             self._job = None
-        self._queue.drop(error)
+        self._queue.drop(self._owner.closed_error)
 
     # Large messages
 

@@ -175,7 +175,7 @@ class Cluster:
         def end(task: asyncio.Task[None]) -> None:
             if self._lines.get(channel) is line:  # the task has been cancelled, perhaps before it has begun
                 del self._lines[channel]
-                line.fail(not_sent(self._seed.label, "the connection has been closed"))
+                line.fail(lambda: not_sent(self._seed.label, "the connection has been closed"))
 
         if line.task is None:
             line.task = asyncio.get_running_loop().create_task(serve())

@@ -46,10 +46,10 @@ class Line:
         if self._returned is not None and not self._returned.done():
             self._returned.set_result(None)
 
-    def fail(self, error: BrokerError) -> None:
-        """Ends the waiting."""
+    def fail(self, new_error: Callable[[], BrokerError]) -> None:
+        """Ends the waiting, of each command with an error of its own, as its traceback is."""
         for command in self._commands:
-            command.fail(error)
+            command.fail(new_error())
 
     async def serve(self) -> None:
         """Passes the commands to the publisher of their node, once there is one that executes the first."""
