@@ -344,9 +344,9 @@ class WebSocketEndpoint:
         Args:
             data: A str or bytes-like object; or an iterable or asynchronous iterable of them. Each item leaves as a
                 fragment of one message as soon as it exists, and the message ends with the iterable. An open file is
-                read by pieces of 64 KiB. Once a fragment has left, an exception in the iterable or a cancellation
-                closes the connection with 1011. While the peer does not read, no further item is requested, under any
-                `SLOW_CONSUMER`.
+                read by pieces of 64 KiB, and a pipe as its data comes. Once a fragment has left, an exception in the
+                iterable or a cancellation closes the connection with 1011. While the peer does not read, no further
+                item is requested, under any `SLOW_CONSUMER`.
             opcode: TEXT or BINARY; or PING, PONG or CLOSE with their payload.
 
         Raises:

@@ -97,11 +97,15 @@ def payload_of(data: Any) -> bytes | None:
 
 def parts_of(data: Iterable[Any]) -> Iterable[Any]:
     """Returns the parts of a message; those of an open file are pieces, because its lines have any length."""
-    return _pieces(data) if hasattr(data, "readline") else data
+    return _pieces(data) if all(hasattr(data, name) for name in ("read", "readline", "seekable")) else data
 
 
 def _pieces(file: Any) -> Iterator[Any]:
-    while piece := file.read(_PIECE):
+    """Reads a file by pieces; a pipe or a terminal as its data comes, a text of them by lines."""
+    read = getattr(file, "read1", None)  # of a buffered file
+    if read is None:
+        read = file.read if file.seekable() or hasattr(file, "readinto") else file.readline
+    while piece := read(_PIECE):
         yield piece
 
 
