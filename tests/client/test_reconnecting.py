@@ -1,6 +1,7 @@
 """`async for ws in connect(...)`: pauses and final errors."""
 
 import asyncio
+import gc
 import math
 import ssl
 
@@ -345,6 +346,39 @@ async def test_the_next_iteration_or_the_end_of_the_loop_closes_an_open_connecti
             async for ws in connect(f"ws://127.0.0.1:{server.port}", reconnect=SOON):
                 raise KeyError(ws)
         assert await ws.wait_closed() == 1000, "left open by the exception"
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the program does not wait for the answers of the server
+@pytest.mark.parametrize("end", ["return", "cancel"])
+async def test_a_program_that_ends_within_its_loops_closes_the_connections_without_a_complaint(serving, caplog, end):
+    """A task that begins while `asyncio.run` ends is destroyed: "Task was destroyed but it is pending!"."""
+    closed = []
+
+    class Greeting(WebSocketView):
+        async def on_open(self):
+            await self.send("hello")
+
+        async def on_close(self, frame):
+            closed.append(self.close_code)
+
+    async def listen(url, greeted):
+        async for ws in connect(url):
+            async for _ in ws:
+                greeted.set_result(None)
+
+    async def program(url):
+        greeted = [asyncio.get_running_loop().create_future() for _ in range(3)]
+        tasks = [asyncio.create_task(listen(url, future)) for future in greeted]
+        await asyncio.gather(*greeted)
+        if end == "cancel":
+            for task in tasks:
+                task.cancel()
+
+    async with serving(Greeting) as server:
+        await asyncio.to_thread(asyncio.run, program(f"ws://127.0.0.1:{server.port}"))
+        gc.collect()
+    assert closed == [1000] * 3
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
 
 
 async def test_a_loop_of_another_task_is_refused_and_harms_nothing(serving):

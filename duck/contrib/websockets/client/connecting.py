@@ -1,8 +1,9 @@
 """`connect`: one connection, by `async with`, `await` or `with`, or a series of connections, by `async for`."""
 
 import asyncio
+import contextlib
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar, Unpack
 
@@ -106,7 +107,6 @@ class connect(Connecting[ClientConnection]):
     _ways = f"{Connecting._ways}, or with connect(...) as ws"
     _thread: LoopThread | None = None  # of a `with` block
     _series: "_Series | None" = None  # of a loop
-    _connections: Any = None  # its generator; AsyncGenerator lacks `ag_running`
 
     def __init__(self, url: Url, *, reconnect: Reconnect | None = None, **options: Unpack[Options]) -> None:
         self._url = url
@@ -153,44 +153,54 @@ class connect(Connecting[ClientConnection]):
     async def __anext__(self) -> ReconnectingConnection:
         if self._series is None:
             self._series = _Series(self._url, self._options, self._reconnect)
-        if self._connections is None:
-            self._connections = self._series.connections()
-        elif self._connections.ag_running:
-            raise RuntimeError("another task waits for the next connection: write another connect(...)")
-        try:
-            return await anext(self._connections)
-        except BaseException:
-            self._connections = None
-            raise
+        return await self._series.next()
 
 
 class _Series:
     """The connections of a loop.
 
-    They do not refer to the `connect` object, which has their generator: without a cycle, the end of the loop frees it.
+    The end of the loop frees this object, which then closes the last connection. An asynchronous generator would need a
+    task for that. `asyncio.run` destroys such a task if the loop ends with the program, and reports it.
     """
+
+    _last: ReconnectingConnection | None = None
 
     def __init__(self, url: Url, options: Options, policy: Reconnect) -> None:
         self._url = url
         self._options = options
         self._attempts = Attempts(policy)
         self._unsent: list[tuple[Any, int]] = []  # of the last connection; kept if the loop ends before the next one
+        self._opened = 0.0  # time of the last connection's opening
+        self._is_busy = False  # in `next`
 
-    async def connections(self) -> AsyncGenerator[ReconnectingConnection]:
-        """Yields connections, one after the other, until an error is final. Its end closes the last one."""
-        loop = asyncio.get_running_loop()
-        while True:
-            connection = await self._open()
-            connection.left_over, self._unsent = self._unsent, []
-            opened = loop.time()
-            try:
-                yield connection
-            finally:
-                self._unsent = connection.unsent
-                await connection.__aexit__(None, None, None)
-                code = await connection.wait_closed()
-            self._attempts.lasted(loop.time() - opened)
-            await self._attempts.pause(connection.url, ConnectionClosed(code, connection.close_reason))
+    async def next(self) -> ReconnectingConnection:
+        """Closes the last connection, and returns the next one; raises an error that is final."""
+        if self._is_busy:
+            raise RuntimeError("another task waits for the next connection: write another connect(...)")
+        self._is_busy = True
+        try:
+            last, self._last = self._last, None
+            if last is not None:
+                await self._leave(last)
+            self._last = connection = await self._open()
+        finally:
+            self._is_busy = False
+        connection.left_over, self._unsent = self._unsent, []
+        self._opened = asyncio.get_running_loop().time()
+        return connection
+
+    async def _leave(self, last: ReconnectingConnection) -> None:
+        self._unsent = last.unsent
+        await last.__aexit__(None, None, None)
+        code = await last.wait_closed()
+        self._attempts.lasted(asyncio.get_running_loop().time() - self._opened)
+        await self._attempts.pause(last.url, ConnectionClosed(code, last.close_reason))
+
+    def __del__(self) -> None:
+        last = self._last
+        if last is not None and last.state is not State.CLOSED:
+            with contextlib.suppress(RuntimeError):  # the event loop is closed
+                last._home.call_soon_threadsafe(last.send_close)
 
     async def _open(self) -> ReconnectingConnection:
         while True:
