@@ -141,12 +141,26 @@ def test_a_refusal_is_logged_with_its_reason(ask, caplog, data, limits, words):
     assert words.startswith(str(status))
 
 
-def test_a_refused_origin_is_logged_with_its_host_and_the_setting(ask, caplog):
+@pytest.mark.parametrize(
+    ("forwarded", "trusted", "details"),
+    [
+        ([], (), "Host: inside:8000; see ALLOWED_ORIGINS"),
+        (
+            ["X-Forwarded-Host: app.test"],
+            (),
+            "Host: inside:8000; X-Forwarded-Host: app.test; see ALLOWED_ORIGINS, or trusted_proxies",
+        ),
+        (["X-Forwarded-Host: app.test"], ["127.0.0.1"], "Host: app.test; see ALLOWED_ORIGINS"),
+    ],
+    ids=["no proxy", "a proxy", "a trusted proxy"],
+)
+def test_a_refused_origin_is_logged_with_its_host_and_the_setting(ask, caplog, forwarded, trusted, details):
     caplog.set_level("INFO")
-    _, address = ask(request("/ws", *LINES, "Origin: https://evil.test", host="inside:8000"))
+    data = request("/ws", *LINES, "Origin: https://evil.test", *forwarded, host="inside:8000")
+    _, address = ask(data, trusted_proxies=trusted)
     assert caplog.messages == [
         f"{address} /ws [WebSocket] [REFUSED] 403 connections from this origin are not allowed "
-        "(Origin: https://evil.test; Host: inside:8000; see ALLOWED_ORIGINS)"
+        f"(Origin: https://evil.test; {details})"
     ]
 
 

@@ -201,7 +201,10 @@ def check(request: "HttpRequest", allowed_origins: Sequence[str] | None = None) 
         raise HandshakeError(400, "Sec-WebSocket-Key must be 16 bytes in base64")
     if not is_allowed(request, allowed_origins):
         foreign = "connections from this origin are not allowed"
-        raise HandshakeError(403, foreign, fields=("Origin", "Host"), setting="ALLOWED_ORIGINS")
+        if header("x-forwarded-host", "") in ("", header("host", "")):  # of a trusted proxy, Host has it
+            raise HandshakeError(403, foreign, fields=("Origin", "Host"), setting="ALLOWED_ORIGINS")
+        fields = ("Origin", "Host", "X-Forwarded-Host")
+        raise HandshakeError(403, foreign, fields=fields, setting="ALLOWED_ORIGINS, or trusted_proxies")
     return key
 
 
