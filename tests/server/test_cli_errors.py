@@ -48,7 +48,12 @@ def errors_of_bad_targets(tmp_path_factory):
     (folder / "notes.txt").write_text("")
     (folder / "site").mkdir()
     for asgi in (folder / "asgi.py", folder / "site" / "asgi.py"):
-        asgi.write_text(ONE_VIEW + "\nasync def app(scope, receive, send):\n    pass\n")
+        asgi.write_text(
+            "from starlette_like import Request\n" + ONE_VIEW + "\nasync def app(scope, receive, send):\n    pass\n"
+        )
+    like = "class Request:\n    def __init__(self, scope, receive=None, send=None):\n        pass\n"
+    for place in (folder, folder / "site"):
+        (place / "starlette_like.py").write_text(like)
     (folder / "two.py").write_text(ONE_VIEW + "\nclass Other(Echo):\n    pass\n")
     (folder / "methods.py").write_text(
         "from duck.urls import path\nurlpatterns = [path('/', print, methods=['PUT'])]\n"

@@ -99,7 +99,8 @@ def _default(module: ModuleType, target: str) -> Any:
         for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, View) and value.__module__ == module.__name__
     ]
-    if application := next((name for name, value in vars(module).items() if is_asgi(value)), ""):
+    found = (name for name, value in vars(module).items() if not isinstance(value, type) and is_asgi(value))
+    if application := next(found, ""):  # no class, such as `Request` of Starlette, which has the same arguments
         raise TargetError(
             f"{target} has an ASGI application: serve it by {_uvicorn_command(target, application)}, "
             f"or name a view or routes as {target}:attribute"
