@@ -256,6 +256,22 @@ async def test_sending_to_a_closed_connection_raises_its_code_and_reason(connect
         assert view.close_code == expected[end]
 
 
+async def test_each_wait_for_a_message_that_is_cut_off_has_the_error_of_the_network(connect):
+    async def parts():
+        yield "begun"
+        await asyncio.Event().wait()
+
+    async with connect(Quiet) as session:
+        sending = session.view.send(parts())
+        await session.peer.frame()
+        session.peer.reset()
+        await session.ended()
+        for _ in range(2):
+            with pytest.raises(ConnectionClosed) as caught:
+                await sending
+            assert isinstance(caught.value.__cause__, ConnectionResetError)
+
+
 @pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65536, -1])
 async def test_an_invalid_close_code_is_refused_and_the_connection_stays_open(connect, code):
     async with connect(Quiet) as session:

@@ -29,7 +29,7 @@ class QueuedMessage:
     Attributes:
         context: The context in which a stream was sent: its parts are produced there, whatever frees its turn.
         task: The task that runs the stream.
-        error: The error for the sender, if the connection has ended.
+        is_cut: Whether the connection has ended before the end of the message.
         is_awaited: Whether the result of the stream has been awaited.
         is_text: Whether the message is text.
         text: The UTF-8 state after the last part of a text message.
@@ -37,10 +37,10 @@ class QueuedMessage:
 
     __slots__ = (
         "context",
-        "error",
         "fin",
         "future",
         "is_awaited",
+        "is_cut",
         "is_text",
         "opcode",
         "parts",
@@ -64,7 +64,7 @@ class QueuedMessage:
         self.parts = parts
         self.context: Context | None = None if parts is None else copy_context()
         self.task: asyncio.Future[None] | None = None
-        self.error: ConnectionClosed | None = None
+        self.is_cut = False
         self.is_awaited = False
         self.is_text = opcode == OpCode.TEXT
         self.text = 0

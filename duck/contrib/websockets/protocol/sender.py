@@ -16,7 +16,6 @@ messages that it sends itself, or a task that it has started, do not wait for it
 import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine
 from contextvars import ContextVar
-from copy import copy
 from functools import partial
 from typing import Any, Protocol
 
@@ -371,17 +370,17 @@ class Sender:
     async def _run(self, message: QueuedMessage, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
             await make()
-        except ConnectionClosed as error:
+        except ConnectionClosed:
             if self._owner.connection.is_open:  # it is that of another connection
                 raise
-            message.error = error  # raised where the result is awaited, and not logged otherwise
+            message.is_cut = True  # an error where the result is awaited, and not logged otherwise
         except SystemExit as error:  # raised by a task, it would end the loop
             raise RuntimeError("the parts of a message, or send_frame, have raised SystemExit") from error
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if not self._owner.lost or task is None or task.cancelling() > 1:
                 raise
-            message.error = self._owner.closed_error()
+            message.is_cut = True
 
     async def _until_ended(self, message: QueuedMessage) -> None:
         message.is_awaited = True
@@ -390,13 +389,8 @@ class Sender:
             await message.future
             assert message.task is not None
         await message.task
-        error = message.error
-        if error is not None:
-            message.error = copy(error)  # for another wait: this one would form a cycle with its traceback
-            try:
-                raise error
-            finally:
-                del error
+        if message.is_cut:
+            raise self._owner.closed_error()
 
     async def _send_frames(self, payload: bytes, opcode: int, fin: bool = True) -> None:
         """Sends a message as frames through the view's `send_frame`."""
