@@ -70,7 +70,10 @@ def test_a_parameter_of_the_view_among_the_options_is_refused_with_advice():
         connect(Echo, subprotocol="v1")
 
 
-@pytest.mark.parametrize(("name", "ours"), [("receive_json", "recv_json"), ("send_to", "send")])
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [("receive_json", "recv_json"), ("send_to", "send"), ("receive_nothing", r"recv\(timeout=0.1\), which raises")],
+)
 def test_methods_of_other_test_clients_are_refused_with_advice(name, ours):
     with connect(Echo) as ws, pytest.raises(AttributeError, match=f"no attribute '{name}': use {ours}"):
         getattr(ws, name)

@@ -36,6 +36,7 @@ _FOREIGN = {
     "receive_from": "recv",
     "receive_json": "recv_json",
     "receive_json_from": "recv_json",
+    "receive_nothing": "recv(timeout=0.1), which raises TimeoutError",
     "receive_str": "recv",
     "receive_text": "recv",
     "send_bytes": "send_binary",
