@@ -102,7 +102,9 @@ async def test_every_kind_of_message_goes_both_ways(serving):
         ({"sock": 5}, "sock is a connected socket"),
         ({"proxy": 5}, "proxy is a URL"),
         ({"proxy": "http://h:1", "unix": "/x"}, "unix and proxy are different ways"),
+        ({"ssl": ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)}, "ssl is the context of a server"),
         ({"server_hostname": "x"}, "server_hostname is for wss"),
+        *(({"server_hostname": name}, "server_hostname is not a name") for name in (".x", "a\0b", "a.b" * 128)),
         ({"user_agent": 5}, "user_agent is a str or None, not 5"),
         ({"extensions": [1]}, "OFFERS is a mapping of names to a ClientOffer"),
         ({"extensions": {"x-name": 1}}, "OFFERS has 1 for 'x-name': give a ClientOffer"),
@@ -115,6 +117,26 @@ async def test_every_kind_of_message_goes_both_ways(serving):
 async def test_unknown_and_wrong_options_are_refused(options, words):
     with pytest.raises((TypeError, ValueError), match=words):
         await connect("ws://127.0.0.1:1/", **options)
+
+
+def test_a_socket_with_tls_is_refused():
+    """asyncio refuses it with other words, and uvloop takes what it has decrypted for TLS."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as plain,
+        ssl.create_default_context().wrap_socket(plain, server_hostname="x", do_handshake_on_connect=False) as sock,
+        pytest.raises(TypeError, match="sock is a socket without TLS"),
+    ):
+        WebSocketClient("ws://x", sock=sock)
+
+
+async def test_a_client_whose_base_class_is_not_initialized_says_so():
+    class Ticker(WebSocketClient):
+        def __init__(self, url):
+            self.feed = url
+
+    with pytest.raises(TypeError, match=r"Ticker.__init__ must call super\(\).__init__\(url, \*\*options\)"):
+        await Ticker("ws://127.0.0.1:1/").run()
 
 
 @pytest.mark.parametrize("asked", [False, True])

@@ -125,7 +125,11 @@ class WebSocketClient(WebSocketEndpoint):
             OSError: The network, the proxy or TLS failed. After `OPEN_TIMEOUT` it is a TimeoutError.
             RuntimeError: The connection has been opened before.
         """
-        if self._protocol is not None or self._connection_state is not State.CLOSED:
+        try:
+            is_used = self._protocol is not None or self._connection_state is not State.CLOSED
+        except AttributeError:
+            raise TypeError(f"{type(self).__name__}.__init__ must call super().__init__(url, **options)") from None
+        if is_used:
             raise RuntimeError("this client has been opened already: create another one to connect again")
         if self._definition.version != type_version(type(self)):
             self._check_class()

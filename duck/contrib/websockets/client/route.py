@@ -13,6 +13,7 @@ __all__ = ["Route", "pairs_of"]
 
 # Fields for the host of the user's URL alone.
 _PERSONAL = frozenset({"authorization", "cookie", "host", "proxy-authorization"})
+_LONGEST_NAME = 255  # bytes of a host name in TLS
 
 
 def pairs_of(headers: Headers) -> tuple[tuple[str, str], ...]:
@@ -44,6 +45,33 @@ def _instance(name: str, types: tuple[type, ...], words: str) -> Callable[[Any],
     return check
 
 
+_a_context = _instance("ssl", (tls.SSLContext, bool, NoneType), "an ssl.SSLContext, False or None")
+_a_hostname = _instance("server_hostname", (str, NoneType), "a str or None")
+_a_socket = _instance("sock", (socket.socket, NoneType), "a connected socket.socket")
+
+
+def _ssl(value: Any) -> Any:
+    if isinstance(_a_context(value), tls.SSLContext) and value.protocol == tls.PROTOCOL_TLS_SERVER:
+        raise ValueError("ssl is the context of a server: a client has one of ssl.create_default_context()")
+    return value
+
+
+def _server_hostname(value: Any) -> Any:
+    try:
+        encoded = (_a_hostname(value) or "").encode("idna")
+    except UnicodeError as error:
+        raise ValueError(f"server_hostname is not a name: {error}: {value!r}") from None
+    if b"\0" in encoded or len(encoded) > _LONGEST_NAME:
+        raise ValueError(f"server_hostname is not a name, which has no NUL and at most 255 characters: {value!r}")
+    return value
+
+
+def _sock(value: Any) -> Any:
+    if isinstance(_a_socket(value), tls.SSLSocket):  # a loop cannot read it
+        raise TypeError(f"sock is a socket without TLS, which a URL with wss adds, not {value!r}")
+    return value
+
+
 def _cookies(value: Any) -> Any:
     if value is None:
         return {}
@@ -63,10 +91,10 @@ def _redirects(value: Any) -> Any:
 
 
 _CHECKS: Mapping[str, Callable[[Any], Any]] = {
-    "ssl": _instance("ssl", (tls.SSLContext, bool, NoneType), "an ssl.SSLContext, False or None"),
-    "server_hostname": _instance("server_hostname", (str, NoneType), "a str or None"),
+    "ssl": _ssl,
+    "server_hostname": _server_hostname,
     "unix": _instance("unix", (object,), "a path"),
-    "sock": _instance("sock", (socket.socket, NoneType), "a connected socket.socket"),
+    "sock": _sock,
     "proxy": _instance("proxy", (str, bool, NoneType), "a URL, True for the environment's, or None for none"),
     "headers": pairs_of,
     "origin": _instance("origin", (str, NoneType), "a str or None"),
