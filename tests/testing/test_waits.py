@@ -210,3 +210,44 @@ async def test_a_response_that_an_asgi_application_leaves_unfinished_is_no_wait(
 
     refusal = await connect(application).refusal()
     assert (refusal.status, refusal.body, asyncio.get_running_loop().time()) == (451, b"".join(parts), 0)
+
+
+class HangingInHandshake(WebSocketView):
+    async def on_handshake(self, handshake):
+        await asyncio.Event().wait()
+
+
+class HangingInOpen(WebSocketView):
+    async def on_open(self):
+        await asyncio.Event().wait()
+
+
+async def hanging_before_accept(scope, receive, send):
+    await asyncio.Event().wait()
+
+
+async def hanging_after_accept(scope, receive, send):
+    await send({"type": "websocket.accept"})
+    await asyncio.Event().wait()
+
+
+@pytest.mark.in_memory
+@pytest.mark.parametrize(
+    "application", [HangingInHandshake, HangingInOpen, hanging_before_accept, hanging_after_accept]
+)
+async def test_a_test_that_is_cancelled_again_and_again_leaves_nothing_running(application):
+    """As by a cancelled scope of anyio, which cancels each wait."""
+
+    async def wait():
+        async with connect(application) as ws:
+            await ws.recv()
+
+    test = asyncio.create_task(wait())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    while not test.done():
+        test.cancel()
+        await asyncio.sleep(0)
+    async with asyncio.timeout(60):
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(others)

@@ -118,11 +118,15 @@ class TestConnection(ClientConnection):
 
     async def _end_application(self) -> None:
         """Waits for the tested view to notice the failed connection; cancels it after a while."""
-        for seconds in (self._patience, _LAST):
-            if self._server.ends:
-                _, left = await asyncio.wait(self._server.ends, timeout=seconds)
-                if left:
-                    self._server.cancel()
+        try:
+            for seconds in (self._patience, _LAST):
+                if self._server.ends:
+                    _, left = await asyncio.wait(self._server.ends, timeout=seconds)
+                    if left:
+                        self._server.cancel()
+        except asyncio.CancelledError:
+            self._server.cancel()
+            raise
 
     async def _dial(self) -> tuple[Opening, Address]:
         self._network = network = Network()
@@ -263,6 +267,9 @@ class TestConnection(ClientConnection):
                 late = timeout
                 network.drop()
             await self._end_hooks()
+        except asyncio.CancelledError:  # again, as in a cancelled scope of anyio
+            self._server.cancel()
+            raise
         finally:
             network.drop()
         if error is None or isinstance(error, ConnectionClosed):
