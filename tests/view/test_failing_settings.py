@@ -21,7 +21,7 @@ class Failing(Noting):
     def _computed(self, valid):
         if self.broken == ():
             return valid
-        if isinstance(self.broken, Exception):
+        if isinstance(self.broken, BaseException):
             raise self.broken
         return self.broken
 
@@ -34,7 +34,7 @@ class Failing(Noting):
         self.events.append("closed")
 
 
-@pytest.mark.parametrize("broken", [ValueError("expected"), None, "ten"])
+@pytest.mark.parametrize("broken", [ValueError("expected"), SystemExit("expected"), None, "ten"])
 @pytest.mark.parametrize("end", ["close", "send_close", "leave", "terminate"])
 async def test_a_connection_ends_without_its_close_timeout(connect, log, end, broken):
     class View(Failing):
@@ -59,10 +59,10 @@ async def test_a_connection_ends_without_its_close_timeout(connect, log, end, br
         await session.ended()
         assert view.events[-1] == "closed"
         assert view.events.count("closed") == 1
-    assert {type(entry.error) for entry in log() if entry.error} in ({ValueError}, {TypeError})
+    assert {type(entry.error) for entry in log() if entry.error} in ({ValueError}, {SystemExit}, {TypeError})
 
 
-@pytest.mark.parametrize("broken", [ValueError("expected"), "ten", object()])
+@pytest.mark.parametrize("broken", [ValueError("expected"), SystemExit("expected"), "ten", object()])
 @pytest.mark.parametrize("name", ["PING_INTERVAL", "PONG_TIMEOUT", "RECEIVE_TIMEOUT"])
 @pytest.mark.in_memory
 async def test_a_heartbeat_that_fails_ends_the_connection(connect, log, name, broken):
@@ -79,4 +79,4 @@ async def test_a_heartbeat_that_fails_ends_the_connection(connect, log, name, br
         session.peer.close(1011)
         await session.ended()
         assert session.view.events == ["closed"]
-    assert [type(entry.error) for entry in log() if entry.error] in ([ValueError], [TypeError])
+    assert [type(entry.error) for entry in log() if entry.error] in ([ValueError], [SystemExit], [TypeError])

@@ -20,7 +20,7 @@ from .hosts.decision import Decision
 from .logging import access_logger, end_of, label, log_access, log_event, log_failure, log_refusal, logger
 from .metrics import Metrics
 from .opcodes import CloseCode
-from .protocol.stepping import start_task
+from .protocol.stepping import is_abandoned, start_task
 from .sansio import handshake
 from .sansio.handshake import Handshake
 from .sansio.negotiation import Negotiator
@@ -284,7 +284,9 @@ class WebSocketView(WebSocketEndpoint, View):
         except asyncio.CancelledError:
             closed.cancel()
             raise
-        except Exception as error:
+        except BaseException as error:  # such as SystemExit of a computed setting, which would end the server
+            if isinstance(error, KeyboardInterrupt) or is_abandoned(error, closed.get_loop()):
+                raise
             closed.set_exception(error)
         finally:
             self._opening = None

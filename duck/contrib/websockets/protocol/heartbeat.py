@@ -198,7 +198,9 @@ class Heartbeat:
         """Checks whether the peer has shown a sign of life; called by the clock."""
         try:
             self._check()
-        except Exception as error:  # in a setting that is a property: without checks a lost peer would stay
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # in a setting that is a property: without checks a lost peer would stay
             self._owner.hook_failed(error)
 
     def _check(self) -> None:

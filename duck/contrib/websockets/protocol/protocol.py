@@ -300,7 +300,9 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
         """CLOSE_TIMEOUT; FLUSH_TIMEOUT if it is a property that fails or gives no number, so that the end comes."""
         try:
             return float(self.endpoint.CLOSE_TIMEOUT)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # such as SystemExit, which would end the server
             log_failure(error, "%r: error in CLOSE_TIMEOUT of %s", self.endpoint._label, type(self.endpoint).__name__)
             return Hooks.FLUSH_TIMEOUT
 
