@@ -229,7 +229,8 @@ class Inbox(codec.Inbox):
             self._job = self._decoder.start(message)
             self._job.add_done_callback(retrieve)
         job = self._job
-        await asyncio.wait([job])
+        if not job.done():  # even then `wait` would suspend, so that a task that polls would never get the message
+            await asyncio.wait([job])
         if self._job is not job:
             return  # another task has handled the result, or the message has been dropped
         self._job = None
