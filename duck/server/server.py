@@ -360,15 +360,26 @@ class Server:
         """Releases the permit of a view whose connection has ended."""
         view = self._work.views.pop(ended)
         permit = permit or self._limiter.shared
-        error = None if ended.cancelled() else ended.exception()
-        if ended.cancelled() or error is not None:
+        if ended.cancelled():
             abort(view)
+        elif (error := ended.exception()) is not None:
+            self._view_failed(view, permit, error)
+            return
         elif not view.initiated_upgrade:  # `on_handshake` has refused the client
             self._linger(view, permit)
             return
         permit.release()
-        if error is not None:
-            logger.error("the view for %r failed", view.request, exc_info=traceback_of(error))
+
+    def _view_failed(self, view: WebSocketView, permit: Permit, error: BaseException) -> None:
+        transport = view.request.transport
+        assert transport is not None
+        protocol = transport.get_protocol()
+        if isinstance(protocol, HttpProtocol):  # the client has no response yet
+            self._clear_up(view, permit, protocol, None, error)
+            return
+        abort(view)
+        permit.release()
+        logger.error("the view for %r failed", view.request, exc_info=traceback_of(error))
 
     def _run_ended(
         self, ended: asyncio.Task[Any], permit: Permit, protocol: "weakref.ReferenceType[HttpProtocol]"
