@@ -42,6 +42,21 @@ async def test_a_close_ends_the_opening(way):
         assert client.state is State.CLOSED
 
 
+@pytest.mark.parametrize("way", ["close", "safe_close"])
+async def test_a_client_is_opened_again_only_once_the_withdrawn_opening_has_ended(way):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        client = WebSocketClient(f"ws://127.0.0.1:{listener.getsockname()[1]}", open_timeout=None)
+        opening = asyncio.create_task(client.open())
+        accepted, _ = await asyncio.get_running_loop().sock_accept(listener)
+        with accepted:
+            await getattr(client, way)()
+            with pytest.raises(RuntimeError, match="has been opened already"):
+                await client.open()
+            with pytest.raises(ConnectionClosed):
+                await opening
+
+
 async def test_a_close_during_the_opening_ends_a_series():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)

@@ -466,7 +466,6 @@ class WebSocketEndpoint:
         protocol = self._protocol
         if protocol is None:
             self._check_begun()
-            self._connection_state = State.CLOSED
         elif protocol.is_elsewhere:
             arguments = self, disable_logging, call_on_close_handler
             await call_threadsafe(protocol, WebSocketEndpoint.safe_close, *arguments, closes=True)
