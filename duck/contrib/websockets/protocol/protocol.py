@@ -19,7 +19,7 @@ from ..opcodes import CloseCode, OpCode
 from ..sansio.connection import Connection
 from ..sansio.payloads import check_close
 from . import stepping
-from .closing import Closing
+from .closing import Closing, close_event
 from .flow_control import Hold
 from .hooks import Hooks
 from .inbox import Inbox
@@ -35,7 +35,6 @@ T = TypeVar("T")
 
 _CONNECTING, _OPEN, _CLOSING, _LOST, _CLOSED = Phase  # a look-up in the class takes several times as long
 _NO_STATUS = int(CloseCode.NO_STATUS_RCVD)
-_LABELS = {int(code): str(int(code)) for code in CloseCode}
 
 
 class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
@@ -187,7 +186,7 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
             self.connection.loss = exc
         self.connection.receive_eof()
         if self.counters is not None:
-            self.counters.note(_close_event(self.connection))
+            self.counters.note(close_event(self.connection))
         self.direct_out = False
         self.heartbeat.stop()
         if self.heartbeat.awaited_pings:
@@ -485,19 +484,6 @@ class ConnectionProtocol(Receiving, asyncio.BufferedProtocol):
                 self._hooks.forget()
             self._hooks = self._flow_control = self._sender = self.frames = None
             del self.endpoint
-
-
-def _close_event(connection: Connection) -> tuple[str, str, str]:
-    """The event of a connection's end for `Counters.note`, with its code and the side that closed first.
-
-    Peers could send thousands of different codes. To bound the number of labels, codes of a peer that RFC 6455 and its
-    registry do not define are counted as "other".
-    """
-    if connection.own_code is not None:
-        return "close", str(int(connection.own_code)), "local"
-    if connection.received_close is None:
-        return "close", _LABELS[CloseCode.ABNORMAL_CLOSURE], "none"
-    return "close", _LABELS.get(connection.close_code or 0, "other"), "peer"
 
 
 def _is_connection_closed(error: BaseException) -> bool:
