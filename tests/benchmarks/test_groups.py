@@ -1,6 +1,7 @@
 """`python -m benchmarks.groups` and `python -m benchmarks.soak` from end to end, in short."""
 
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -43,5 +44,6 @@ def test_groups_are_measured(measure, tmp_path):
 
 def test_a_soak_in_which_redis_and_workers_are_killed(measure):
     told = measure("soak", "--minutes", 0.03, "--clients", 30, "--groups", 4, "--pace", 0.2)
-    assert told.count("was killed") == 4
+    assert "Redis was killed" in told
+    assert re.search(r"worker \d+ was killed", told)
     assert told.endswith("no faults\n")

@@ -22,6 +22,7 @@ INTERNAL = {  # for other modules of ours
     f"{PACKAGE}.extensions": {"Inflating"},
     f"{PACKAGE}.logging": {
         "cut",
+        "end_of",
         "format_address",
         "label",
         "log_access",
@@ -30,6 +31,7 @@ INTERNAL = {  # for other modules of ours
         "log_refusal",
         "printable",
         "text_of",
+        "traceback_of",
     },
     "duck.urls": {"Paths", "check_parameters", "compile_url"},
 }

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import sys
 import time
 
 from duck.server import Limits, serve
@@ -146,5 +147,7 @@ async def test_a_client_that_reads_slowly_is_served(connect, ssl):
 
     limits = Limits(keep_alive_timeout=0.4, linger_timeout=0.4)
     async with serve([path("/", lambda request: page)], port=0, ssl=ssl, limits=limits) as server:
-        fields = [b"Connection: keep-alive", b"Connection: close", b"Expect: 100-continue"]
+        fields = [b"Connection: keep-alive", b"Connection: close"]
+        if ssl is None or sys.version_info < (3, 14):
+            fields.append(b"Expect: 100-continue")  # lingers, which CPython 3.14 still cuts short over TLS
         await asyncio.gather(*(read(server, field) for field in fields))
