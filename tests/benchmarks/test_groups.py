@@ -1,7 +1,6 @@
 """`python -m benchmarks.groups` and `python -m benchmarks.soak` from end to end, in short."""
 
 import importlib.util
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +43,7 @@ def test_groups_are_measured(measure, tmp_path):
 
 def test_a_soak_in_which_redis_and_workers_are_killed(measure):
     told = measure("soak", "--minutes", 0.03, "--clients", 30, "--groups", 4, "--pace", 0.2)
-    assert "Redis was killed" in told
-    assert re.search(r"worker \d+ was killed", told)
+    # The report may tell of handshakes that failed "as a worker was killed" as well.
+    assert told.count("Redis was killed, and started again\n") == 2
+    assert told.count(" was killed; another served after ") == 2
     assert told.endswith("no faults\n")
