@@ -148,33 +148,30 @@ async def test_the_last_ping_of_a_server_that_does_not_read_is_answered_later(un
         assert Busy.METRICS.stats().received["pong"] == 1
 
 
-async def test_a_task_that_polls_gets_a_message_that_a_thread_decompresses(serving, until):
+class Large(WebSocketView):
+    """Sends a message that a thread decompresses."""
+
     data = os.urandom(400_000)
 
-    class Sending(WebSocketView):
-        async def on_open(self):
-            await self.send_binary(data)
+    async def on_open(self):
+        await self.send_binary(self.data)
 
-    async with serving(Sending) as server, client.connect(server.addresses[0]) as ws:
+
+async def test_a_task_that_polls_gets_a_message_that_a_thread_decompresses(serving, until):
+    async with serving(Large) as server, client.connect(server.addresses[0]) as ws:
         await until(lambda: ws._inbox.messages)
         received = None
         while received is None:
             with suppress(TimeoutError):
                 received = await ws.recv(0)
             await asyncio.sleep(0.001)
-        assert received == data
+        assert received == Large.data
 
 
 async def test_a_large_message_that_waits_is_received_within_a_timeout(serving, until):
-    data = os.urandom(400_000)
-
-    class Sending(WebSocketView):
-        async def on_open(self):
-            await self.send_binary(data)
-
-    async with serving(Sending) as server, client.connect(server.addresses[0]) as ws:
+    async with serving(Large) as server, client.connect(server.addresses[0]) as ws:
         await until(lambda: ws._inbox.messages)
-        assert await ws.recv(60) == data
+        assert await ws.recv(60) == Large.data
 
 
 async def test_a_client_that_receives_nothing_notices_a_close_frame_with_the_loss(serving, until):
